@@ -1,0 +1,41 @@
+# The verbs of this house. Each sets up what it needs; a second run starts in seconds.
+# On machines where plain `pip install torch` would bring a CUDA build, name the index that has the CPU build:
+#   make demo TORCH_INDEX=<the CPU index that pytorch.org names>
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test soak lint bench serve clean help
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## a virtual environment with everything for demo, tests and lint
+
+$(VENV)/.ready: pyproject.toml agent/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(BIN)/python -m pip install --quiet -e ./agent -e '.[postgres]' --group dev
+	@touch $@
+
+test: setup ## the test suite (about ten minutes on two cores)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak"
+
+soak: setup ## the full fault campaigns
+	$(BIN)/python -m pytest -n auto --timeout 3600 -m soak
+
+lint: setup ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: setup ## a collector on loopback
+	$(BIN)/holter serve
+
+clean: ## forget the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,268 @@
+"""The wire: a frame is what a node agent ships, some columns of points and the events that came with them.
+
+Layout (frame v1), little endian throughout::
+
+    b"HLT1" | uint32 header length | header, UTF-8 JSON | column after column, in the header's order | uint32 CRC-32 of all before
+
+The header: `run, attempt, node, boot, seq, sent_ns, rows, columns, events, dropped`. Each entry of `columns` is
+`{"name", "dtype", "nulls"}`; the first three are `rank` (<i4), `step` (<i8) and `time_ns` (<i8). A column with `"nulls": true` is followed by
+its validity bitmap, ceil(rows / 8) bytes, least significant bit first, 1 = present. A NaN that was logged (present, NaN) and a
+value that was not logged (absent) stay two different things.
+
+Both ends use this module: the node agent to write, the collector to read.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holter.errors import FrameError
+
+MAGIC = b"HLT1"
+CONTENT_TYPE = "application/vnd.holter.frame.v1"
+DTYPES = ("<i8", "<i4", "<f4", "<f8")
+KEYS = ("rank", "step", "time_ns")
+NODE_RANK = -1
+"""The `rank` of a row that speaks of the whole node (host metrics), and of no rank in particular."""
+NO_STEP = -1
+"""The `step` of a row that was taken outside any step (a sampler's, before the first step)."""
+
+MAX_COLUMNS = 4_096
+MAX_ROWS = 1_000_000
+MAX_NAME = 200
+MAX_SEQ = 2**63 - 1
+_PRELUDE = struct.Struct("<4sI")
+_CRC = struct.Struct("<I")
+
+Event: TypeAlias = dict[str, Any]
+"""`{"event": word, "rank": int | None, "step": int | None, "time_ns": int, "attrs": {…}}`; the words are listed in docs/architecture.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One metric of a frame: `values` (rows long) and, where some rows did not log it, `present` (rows long, bool)."""
+
+    values: NDArray[Any]
+    present: NDArray[np.bool_] | None = None
+
+
+@dataclass(slots=True)
+class Frame:
+    """What a node agent ships at once. Identity is `(node, boot, seq)`: the collector stores each once, however often it arrives."""
+
+    run: str
+    attempt: str
+    node: str
+    boot: str
+    seq: int
+    sent_ns: int
+    rank: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    step: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    time_ns: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    metrics: dict[str, Column] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return len(self.step)
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame's bytes. Raises `FrameError` if a column's length or dtype does not fit."""
+    keys = {
+        "rank": Column(np.ascontiguousarray(frame.rank, "<i4")),
+        "step": Column(np.ascontiguousarray(frame.step, "<i8")),
+        "time_ns": Column(np.ascontiguousarray(frame.time_ns, "<i8")),
+    }
+    heads: list[dict[str, Any]] = []
+    parts: list[bytes] = []
+    for name, column in {**keys, **frame.metrics}.items():
+        dtype = column.values.dtype.newbyteorder("<").str
+        if dtype not in DTYPES:
+            raise FrameError(f"columns.{name}.dtype", f"{dtype} cannot travel", f"use one of {', '.join(DTYPES)}")
+        if len(column.values) != frame.rows:
+            raise FrameError(f"columns.{name}", f"{len(column.values)} values for {frame.rows} rows", "give each row a value or mark it absent")
+        nulls = column.present is not None and not bool(column.present.all())
+        heads.append({"name": name, "dtype": dtype, "nulls": nulls})
+        parts.append(np.ascontiguousarray(column.values, dtype).tobytes())
+        if nulls and column.present is not None:
+            parts.append(np.packbits(column.present, bitorder="little").tobytes())
+    header = _header_bytes(frame, heads)
+    body = b"".join((_PRELUDE.pack(MAGIC, len(header)), header, *parts))
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def _header_bytes(frame: Frame, columns: Sequence[Mapping[str, Any]]) -> bytes:
+    header = {
+        "run": frame.run,
+        "attempt": frame.attempt,
+        "node": frame.node,
+        "boot": frame.boot,
+        "seq": frame.seq,
+        "sent_ns": frame.sent_ns,
+        "rows": frame.rows,
+        "columns": columns,
+        "events": frame.events,
+        "dropped": frame.dropped,
+    }
+    try:
+        # Non-finite numbers inside an event travel as strings; Python's own NaN literal is not JSON.
+        return json.dumps(finite(header), separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FrameError("header", str(error), "events hold only JSON values") from error
+
+
+def finite(value: Any) -> Any:
+    """`value` with every non-finite float replaced by the string "NaN", "Infinity" or "-Infinity"."""
+    if isinstance(value, float):
+        if value != value:
+            return "NaN"
+        if value in (float("inf"), float("-inf")):
+            return "Infinity" if value > 0 else "-Infinity"
+        return value
+    if isinstance(value, dict):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return value
+
+
+def decode(data: bytes) -> Frame:
+    """The frame in `data`. Arrays are read-only views into it. Raises `FrameError`; never anything else, whatever the bytes."""
+    header, start = _read_header(data)
+    rows = _count(header, "rows", MAX_ROWS)
+    columns: dict[str, Column] = {}
+    offset, end = start, len(data) - _CRC.size
+    for index, head in enumerate(_heads(header)):
+        name, dtype, nulls = _head(head, index, columns)
+        values, offset = _take(data, offset, end, np.dtype(dtype), rows, name)
+        present: NDArray[np.bool_] | None = None
+        if nulls:
+            bits, offset = _take(data, offset, end, np.dtype(np.uint8), (rows + 7) // 8, f"{name}.validity")
+            present = np.unpackbits(bits, count=rows, bitorder="little").view(np.bool_)
+        columns[name] = Column(values, present)
+    if offset != end:
+        raise FrameError("body", f"{end - offset} bytes follow the last column", "list every column in the header")
+    return _assemble(header, columns)
+
+
+def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
+    if len(data) < _PRELUDE.size + _CRC.size:
+        raise FrameError("body", f"{len(data)} bytes are too few", "a frame is at least 12 bytes: magic, header length, CRC-32")
+    magic, length = _PRELUDE.unpack_from(data)
+    if magic != MAGIC:
+        raise FrameError("magic", f"starts with {magic!r}", f"a frame v1 starts with {MAGIC!r}")
+    (crc,) = _CRC.unpack_from(data, len(data) - _CRC.size)
+    if zlib.crc32(memoryview(data)[: -_CRC.size]) != crc:
+        raise FrameError("crc", "CRC-32 does not match the bytes before it", "the frame was damaged on its way: send it again")
+    start = _PRELUDE.size + length
+    if start > len(data) - _CRC.size:
+        raise FrameError("header", f"{length} bytes announced, {len(data) - _PRELUDE.size - _CRC.size} there", "send the whole header")
+    try:
+        header = json.loads(data[_PRELUDE.size : start].decode("utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise FrameError("header", f"not JSON ({error})", "the header is one UTF-8 JSON object") from error
+    if not isinstance(header, dict):
+        raise FrameError("header", f"a {type(header).__name__}", "the header is one JSON object")
+    return header, start
+
+
+def _heads(header: dict[str, Any]) -> list[Any]:
+    heads = header.get("columns")
+    if not isinstance(heads, list):
+        raise FrameError("columns", f"{_shown(heads)} is not a list", "give the list of columns")
+    if len(heads) > MAX_COLUMNS:
+        raise FrameError("columns", f"{len(heads)} columns", f"at most {MAX_COLUMNS} a frame")
+    names = tuple(head.get("name") if isinstance(head, dict) else None for head in heads[: len(KEYS)])
+    if names != KEYS:
+        raise FrameError("columns", f"starts with {_shown(names)}", "the first three columns are rank, step, time_ns")
+    return heads
+
+
+def _head(head: Any, index: int, seen: Mapping[str, Column]) -> tuple[str, str, bool]:
+    where = f"columns[{index}]"
+    if not isinstance(head, dict):
+        raise FrameError(where, f"{_shown(head)} is not an object", 'a column is {"name", "dtype", "nulls"}')
+    name, dtype, nulls = head.get("name"), head.get("dtype"), head.get("nulls", False)
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise FrameError(f"{where}.name", f"{_shown(name)} is no name", f"a name is 1 to {MAX_NAME} printable characters")
+    if name in seen:
+        raise FrameError(f"{where}.name", f"{name!r} stands twice", "name each column once")
+    if dtype not in DTYPES or (name in KEYS and dtype != ("<i4" if name == "rank" else "<i8")):
+        raise FrameError(f"{where}.dtype", f"{_shown(dtype)} for {name}", f"use one of {', '.join(DTYPES)}; rank is <i4, step and time_ns <i8")
+    if not isinstance(nulls, bool) or (nulls and name in KEYS):
+        raise FrameError(f"{where}.nulls", f"{_shown(nulls)} for {name}", "true or false; rank, step and time_ns are never absent")
+    return name, dtype, nulls
+
+
+def _take(data: bytes, offset: int, end: int, dtype: np.dtype[Any], count: int, name: str) -> tuple[NDArray[Any], int]:
+    after = offset + dtype.itemsize * count
+    if after > end:
+        raise FrameError(f"columns.{name}", f"{end - offset} bytes left for {dtype.itemsize * count}", "send every column whole")
+    return np.frombuffer(data, dtype, count, offset), after
+
+
+def _assemble(header: dict[str, Any], columns: dict[str, Column]) -> Frame:
+    events, dropped = header.get("events", []), header.get("dropped", {})
+    if not isinstance(events, list) or not all(_is_event(event) for event in events):
+        raise FrameError("events", "an entry is no event", 'an event is {"event", "rank", "step", "time_ns", "attrs"}')
+    if not isinstance(dropped, dict) or not all(_is_count(count) for count in dropped.values()):
+        raise FrameError("dropped", f"{_shown(dropped)}", "counts by reason: {reason: whole number}")
+    return Frame(
+        run=_name(header, "run"),
+        attempt=_name(header, "attempt"),
+        node=_name(header, "node"),
+        boot=_name(header, "boot"),
+        seq=_count(header, "seq", MAX_SEQ),
+        sent_ns=_count(header, "sent_ns", MAX_SEQ),
+        rank=columns.pop("rank").values,
+        step=columns.pop("step").values,
+        time_ns=columns.pop("time_ns").values,
+        metrics=columns,
+        events=events,
+        dropped=dropped,
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEQ
+
+
+def _is_event(event: Any) -> bool:
+    if not isinstance(event, dict):
+        return False
+    word, attrs = event.get("event"), event.get("attrs", {})
+    whole = all(event.get(key) is None or _is_signed(event[key]) for key in ("rank", "step", "time_ns"))
+    return isinstance(word, str) and 0 < len(word) <= MAX_NAME and isinstance(attrs, dict) and whole
+
+
+def _is_signed(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -MAX_SEQ <= value <= MAX_SEQ
+
+
+def _name(header: dict[str, Any], key: str) -> str:
+    value = header.get(key)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
+        raise FrameError(key, f"{_shown(value)} is no name", f"a name is 1 to {MAX_NAME} printable characters")
+    return value
+
+
+def _count(header: dict[str, Any], key: str, limit: int) -> int:
+    value = header.get(key)
+    if not _is_count(value) or value > limit:  # type: ignore[operator]
+        raise FrameError(key, f"{_shown(value)}", f"a whole number from 0 to {limit}")
+    return int(value)  # type: ignore[arg-type]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
