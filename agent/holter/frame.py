@@ -5,9 +5,9 @@ Layout (frame v1), little endian throughout::
     b"HLT1" | uint32 header length | header, UTF-8 JSON | column after column, in the header's order | uint32 CRC-32 of all before
 
 The header: `run, attempt, node, boot, seq, sent_ns, rows, columns, events, dropped`. Each entry of `columns` is
-`{"name", "dtype", "nulls"}`; the first three are `rank` (<i4), `step` (<i8) and `time_ns` (<i8). A column with `"nulls": true` is followed by
-its validity bitmap, ceil(rows / 8) bytes, least significant bit first, 1 = present. A NaN that was logged (present, NaN) and a
-value that was not logged (absent) stay two different things.
+`{"name", "dtype", "nulls"}`; the first three are `rank` (<i4), `step` (<i8) and `time_ns` (<i8). A column with `"nulls": true` is
+followed by its validity bitmap, ceil(rows / 8) bytes, least significant bit first, 1 = present. A NaN that was logged (present, NaN)
+and a value that was not logged (absent) stay two different things.
 
 Both ends use this module: the node agent to write, the collector to read.
 """
@@ -15,6 +15,7 @@ Both ends use this module: the node agent to write, the collector to read.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -90,7 +91,9 @@ def encode(frame: Frame) -> bytes:
         if dtype not in DTYPES:
             raise FrameError(f"columns.{name}.dtype", f"{dtype} cannot travel", f"use one of {', '.join(DTYPES)}")
         if len(column.values) != frame.rows:
-            raise FrameError(f"columns.{name}", f"{len(column.values)} values for {frame.rows} rows", "give each row a value or mark it absent")
+            raise FrameError(
+                f"columns.{name}", f"{len(column.values)} values for {frame.rows} rows", "give each row a value or mark it absent"
+            )
         nulls = column.present is not None and not bool(column.present.all())
         heads.append({"name": name, "dtype": dtype, "nulls": nulls})
         parts.append(np.ascontiguousarray(column.values, dtype).tobytes())
@@ -124,7 +127,7 @@ def _header_bytes(frame: Frame, columns: Sequence[Mapping[str, Any]]) -> bytes:
 def finite(value: Any) -> Any:
     """`value` with every non-finite float replaced by the string "NaN", "Infinity" or "-Infinity"."""
     if isinstance(value, float):
-        if value != value:
+        if math.isnan(value):
             return "NaN"
         if value in (float("inf"), float("-inf")):
             return "Infinity" if value > 0 else "-Infinity"
@@ -141,17 +144,17 @@ def decode(data: bytes) -> Frame:
     header, start = _read_header(data)
     rows = _count(header, "rows", MAX_ROWS)
     columns: dict[str, Column] = {}
-    offset, end = start, len(data) - _CRC.size
+    body = _Body(data, start, len(data) - _CRC.size)
     for index, head in enumerate(_heads(header)):
         name, dtype, nulls = _head(head, index, columns)
-        values, offset = _take(data, offset, end, np.dtype(dtype), rows, name)
+        values = body.take(dtype, rows, name)
         present: NDArray[np.bool_] | None = None
         if nulls:
-            bits, offset = _take(data, offset, end, np.dtype(np.uint8), (rows + 7) // 8, f"{name}.validity")
+            bits = body.take("u1", (rows + 7) // 8, f"{name}.validity")
             present = np.unpackbits(bits, count=rows, bitorder="little").view(np.bool_)
         columns[name] = Column(values, present)
-    if offset != end:
-        raise FrameError("body", f"{end - offset} bytes follow the last column", "list every column in the header")
+    if body.left:
+        raise FrameError("body", f"{body.left} bytes follow the last column", "list every column in the header")
     return _assemble(header, columns)
 
 
@@ -198,17 +201,33 @@ def _head(head: Any, index: int, seen: Mapping[str, Column]) -> tuple[str, str, 
     if name in seen:
         raise FrameError(f"{where}.name", f"{name!r} stands twice", "name each column once")
     if dtype not in DTYPES or (name in KEYS and dtype != ("<i4" if name == "rank" else "<i8")):
-        raise FrameError(f"{where}.dtype", f"{_shown(dtype)} for {name}", f"use one of {', '.join(DTYPES)}; rank is <i4, step and time_ns <i8")
+        raise FrameError(
+            f"{where}.dtype", f"{_shown(dtype)} for {name}", f"use one of {', '.join(DTYPES)}; rank is <i4, step and time_ns <i8"
+        )
     if not isinstance(nulls, bool) or (nulls and name in KEYS):
         raise FrameError(f"{where}.nulls", f"{_shown(nulls)} for {name}", "true or false; rank, step and time_ns are never absent")
     return name, dtype, nulls
 
 
-def _take(data: bytes, offset: int, end: int, dtype: np.dtype[Any], count: int, name: str) -> tuple[NDArray[Any], int]:
-    after = offset + dtype.itemsize * count
-    if after > end:
-        raise FrameError(f"columns.{name}", f"{end - offset} bytes left for {dtype.itemsize * count}", "send every column whole")
-    return np.frombuffer(data, dtype, count, offset), after
+@dataclass(slots=True)
+class _Body:
+    """The bytes of the columns, taken one array after another."""
+
+    data: bytes
+    offset: int
+    end: int
+
+    @property
+    def left(self) -> int:
+        return self.end - self.offset
+
+    def take(self, dtype: str, count: int, name: str) -> NDArray[Any]:
+        size = np.dtype(dtype).itemsize * count
+        if size > self.left:
+            raise FrameError(f"columns.{name}", f"{self.left} bytes left for {size}", "send every column whole")
+        values = np.frombuffer(self.data, dtype, count, self.offset)
+        self.offset += size
+        return values
 
 
 def _assemble(header: dict[str, Any], columns: dict[str, Column]) -> Frame:

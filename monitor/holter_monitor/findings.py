@@ -20,13 +20,39 @@ class Severity(IntEnum):
 
 
 KINDS = (
-    "loss_spike", "loss_divergence", "loss_plateau", "loss_noise", "loss_shift", "non_finite", "grad_explosion", "grad_vanishing",
-    "throughput_drop", "throughput_decline", "throughput_stalls", "step_locked_stalls", "data_stall", "straggler",
-    "tp_duplicate_shards", "replica_mismatch", "rank_disagreement", "memory_corruption", "rank_lost", "hang", "gpu_throttle", "gpu_error",
-    "memory_growth", "disk_pressure", "checkpoint_overdue", "checkpoint_lost", "eval_overdue", "reference_gap", "restart_storm", "agent_silent",
+    "loss_spike",
+    "loss_divergence",
+    "loss_plateau",
+    "loss_noise",
+    "loss_shift",
+    "non_finite",
+    "grad_explosion",
+    "grad_vanishing",
+    "throughput_drop",
+    "throughput_decline",
+    "throughput_stalls",
+    "step_locked_stalls",
+    "data_stall",
+    "straggler",
+    "tp_duplicate_shards",
+    "replica_mismatch",
+    "rank_disagreement",
+    "memory_corruption",
+    "rank_lost",
+    "hang",
+    "gpu_throttle",
+    "gpu_error",
+    "memory_growth",
+    "disk_pressure",
+    "checkpoint_overdue",
+    "checkpoint_lost",
+    "eval_overdue",
+    "reference_gap",
+    "restart_storm",
+    "agent_silent",
     "detector_failed",
-)  # fmt: skip
-"""Every name that a finding can have. `detector_failed` is Holter speaking of itself: a detector raised and was switched off for the run."""
+)
+"""Every name that a finding can have. `detector_failed` is Holter speaking of itself: a detector raised and is off for the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +86,10 @@ class Finding:
     """Wall time lost so far, over the whole run; None where it has no meaning."""
     attempt: str = ""
     evidence: dict[str, Any] = field(default_factory=dict)
-    """The numbers behind the sentence: JSON values only (non-finite ones as strings); `evidence["window"]` = [first step, last step] to draw."""
+    """The numbers behind the sentence, JSON values only (non-finite ones as strings).
+
+    `evidence["window"]` = [first step, last step] is what a plot draws.
+    """
 
     @property
     def is_over(self) -> bool:

@@ -5,11 +5,10 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from holter.errors import FrameError
 from holter.frame import Column, Frame, decode, encode
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def frame(**changes) -> Frame:
@@ -70,7 +69,9 @@ def test_a_hostile_header_with_a_right_checksum_is_refused(header):
 def test_round_trip_is_bit_exact(values, data):
     present = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))), bool)
     n = len(values)
-    sent = frame(rank=np.zeros(n, np.int32), step=np.arange(n), time_ns=np.arange(n), metrics={"x": Column(np.array(values, "<f8"), present)})
+    sent = frame(
+        rank=np.zeros(n, np.int32), step=np.arange(n), time_ns=np.arange(n), metrics={"x": Column(np.array(values, "<f8"), present)}
+    )
     got = decode(encode(sent)).metrics["x"]
     assert got.values.tobytes() == np.array(values, "<f8").tobytes()
     assert (np.ones(n, bool) if got.present is None else got.present).tolist() == present.tolist()

@@ -1,7 +1,7 @@
 """The tables of the control store: runs, attempts, step summaries, incidents, outbox, silences, tokens, detector snapshots.
 
-Times are unix seconds (float, UTC) in columns that end in `_at`; PostgreSQL and Grafana read them with `to_timestamp()`. Per-rank points are
-not here: they live in the sample store.
+Times are unix seconds (float, UTC) in columns that end in `_at`; PostgreSQL and Grafana read them with `to_timestamp()`. Per-rank
+points are not here: they live in the sample store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ metadata = sa.MetaData(
 )
 Id = sa.String(64)
 Name = sa.String(200)
-Float = sa.Double()
+Float: sa.Double[float] = sa.Double()
 
 runs = sa.Table(
     "runs",
@@ -94,7 +94,9 @@ step_summaries = sa.Table(  # outlives the per-rank points; Grafana reads it wit
     sa.Column("median", Float),
     sa.Column("min_rank", sa.Integer),
     sa.Column("max_rank", sa.Integer),
-    sa.Column("non_finite", sa.Integer, nullable=False, default=0),  # ranks whose value was NaN or infinite; the numbers above leave them out
+    sa.Column(
+        "non_finite", sa.Integer, nullable=False, default=0
+    ),  # ranks whose value was NaN or infinite; the numbers above leave them out
 )
 incidents = sa.Table(
     "incidents",
