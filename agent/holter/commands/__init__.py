@@ -1,0 +1,1 @@
+"""The verbs that the SDK brings to `holter`, one a file."""
