@@ -1,0 +1,238 @@
+"""The detection engine of one run: frames or records in, findings out. Pure: the same records give the same findings, live, in a scan
+and after a restart; time is an argument.
+
+    engine = Engine(RunFacts(run="r1", world_size=8))
+    findings = engine.feed(frame, received)        # live
+    findings = engine.feed_step(Step.of(17, {"loss": 2.3}))        # a log's record
+    findings = engine.tick(now)                    # liveness: also when nothing arrives
+    state = engine.snapshot(); engine = Engine.restore(state)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from math import isfinite
+from typing import Any
+
+from holter.frame import Event, Frame
+
+from holter_monitor.align import StepAligner
+from holter_monitor.detector import Detector, DetectorMaker
+from holter_monitor.detectors import DETECTORS
+from holter_monitor.findings import Finding, Severity
+from holter_monitor.snapshot import SnapshotError, pack, unpack
+from holter_monitor.steps import Point, RunFacts, Step, Topology
+from holter_monitor.summaries import Summary, summarize
+
+VERSION = 1
+_METHODS = ("update", "observe", "hear", "sample", "tick", "finish")
+
+
+class Engine:
+    """All detectors of one run, fed step by step. A detector that raises is off for the run and says so; the others go on."""
+
+    def __init__(self, run: RunFacts, detectors: Sequence[DetectorMaker] = DETECTORS) -> None:
+        self.run = run
+        self.topology = Topology()
+        self._detectors: list[Detector] = [make() for make in detectors]
+        for detector in self._detectors:
+            begin = getattr(detector, "begin", None)
+            if begin is not None:
+                begin(run)
+        self._off: set[str] = set()
+        self._attempts: list[str] = []
+        self._aligner: StepAligner | None = None
+        self._last: tuple[str, int] | None = None
+        self._summaries: list[Summary] = []
+        self._stale_rows = 0
+        self._sort()
+
+    def feed(self, frame: Frame, received: float) -> list[Finding]:
+        """Takes in a frame; `received` is the time its log entry carries. Raises nothing."""
+        findings: list[Finding] = []
+        for rank in set(frame.rank.tolist()):
+            if rank >= 0:
+                self.topology.node_of[rank] = frame.node
+        for event in frame.events:
+            self.topology.learn(event, frame.node)
+        for step in self._align(frame, received):
+            self._summaries.extend(summarize(step))
+            findings += self.feed_step(step)
+        for event in frame.events:
+            self._hear(event, findings)
+        if self._aligner is not None:
+            for sample in self._aligner.take_samples():
+                for detector, method in self._called["sample"]:
+                    self._call(detector, method, (sample,), findings)
+        return findings
+
+    def feed_step(self, step: Step) -> list[Finding]:
+        """Takes in one step, as it stands in a log. A step that goes back, or a new attempt, counts as a declared resume."""
+        findings: list[Finding] = []
+        step.topology = self.topology
+        if self._last is not None and (step.attempt != self._last[0] or step.number < self._last[1]) and "resume" not in step.words:
+            step.say([{"event": "resume", "rank": None, "step": step.number, "time_ns": int(step.time * 1e9), "attrs": {"implied": True}}])
+        self._last = (step.attempt, step.number)
+        for metric, followers in self._followers.items():
+            value = step.mean(metric)
+            if value is not None and isfinite(value):
+                point = Point(metric, step.number, value, step.time, step.attempt, step.words)
+                for detector, method in followers:
+                    self._call(detector, method, (point,), findings)
+        for detector, method in self._called["observe"]:
+            self._call(detector, method, (step,), findings)
+        return findings
+
+    def hear(self, event: Event) -> list[Finding]:
+        """Takes in one event that belongs to no frame (a log's)."""
+        findings: list[Finding] = []
+        self._hear(event, findings)
+        return findings
+
+    def tick(self, now: float) -> list[Finding]:
+        """The time, for detectors of silence. Closes no step: that depends on the records alone."""
+        findings: list[Finding] = []
+        for detector, method in self._called["tick"]:
+            self._call(detector, method, (now,), findings)
+        return findings
+
+    def finish(self) -> list[Finding]:
+        """The run is over: closes what is pending and lets the detectors say their last."""
+        findings: list[Finding] = []
+        for step in self._aligner.finish() if self._aligner else []:
+            self._summaries.extend(summarize(step))
+            findings += self.feed_step(step)
+        for detector, method in self._called["finish"]:
+            self._call(detector, method, (), findings)
+        return findings
+
+    def take_summaries(self) -> list[Summary]:
+        """The summaries of the steps closed by `feed` since the last call. Records given to `feed_step` make none."""
+        summaries, self._summaries = self._summaries, []
+        return summaries
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Rows and events that took no part in detection, by reason."""
+        counts = dict(self._aligner.dropped) if self._aligner else {}
+        return {reason: count for reason, count in {**counts, "stale_attempt": self._stale_rows}.items() if count}
+
+    # ---------------------------------------------------------------- snapshot
+
+    def snapshot(self) -> bytes:
+        """The whole state, exactly. Parameters are not in it: they are the code's."""
+        return pack(
+            {
+                "version": VERSION,
+                "run": self.run,
+                "topology": self.topology,
+                "attempts": self._attempts,
+                "aligner": self._aligner,
+                "last": self._last,
+                "summaries": self._summaries,
+                "stale_rows": self._stale_rows,
+                "off": self._off,
+                "detectors": {_name(detector): _state(detector) for detector in self._detectors},
+            }
+        )
+
+    @classmethod
+    def restore(cls, state: bytes, detectors: Sequence[DetectorMaker] = DETECTORS) -> Engine:
+        """The engine that `snapshot` described. A detector whose state is of another version starts cold. Raises `SnapshotError`."""
+        kept = unpack(state)
+        if not isinstance(kept, dict) or kept.get("version") != VERSION:
+            raise SnapshotError("the snapshot is of another version of the engine; replay the log from its start")
+        engine = cls(kept["run"], detectors)
+        engine.topology, engine._attempts, engine._aligner = kept["topology"], kept["attempts"], kept["aligner"]
+        engine._last, engine._summaries, engine._off = kept["last"], kept["summaries"], kept["off"]
+        engine._stale_rows = kept["stale_rows"]
+        for detector in engine._detectors:
+            _recall(detector, kept["detectors"].get(_name(detector)))
+        engine._sort()
+        return engine
+
+    # ---------------------------------------------------------------- inside
+
+    def _align(self, frame: Frame, received: float) -> list[Step]:
+        steps: list[Step] = []
+        if frame.attempt not in self._attempts:
+            if self._aligner is not None:
+                steps = self._aligner.finish()
+            self._attempts.append(frame.attempt)
+            self._aligner = StepAligner(frame.attempt, world_size=self.run.world_size)
+        elif frame.attempt != self._attempts[-1]:
+            self._stale_rows += frame.rows
+            return steps
+        assert self._aligner is not None
+        return steps + self._aligner.add(frame, received)
+
+    def _sort(self) -> None:
+        """Who is called for what; a detector that is off is called for nothing."""
+        self._called: dict[str, list[tuple[Detector, Callable[..., Any]]]] = {name: [] for name in _METHODS}
+        self._followers: dict[str, list[tuple[Detector, Callable[..., Any]]]] = {}
+        for detector in self._detectors:
+            if _name(detector) in self._off:
+                continue
+            for name in _METHODS:
+                method = getattr(detector, name, None)
+                if method is None:
+                    continue
+                self._called[name].append((detector, method))
+                if name == "update":
+                    self._followers.setdefault(detector.metric, []).append((detector, method))  # type: ignore[attr-defined]
+
+    def _hear(self, event: Event, findings: list[Finding]) -> None:
+        for detector, method in self._called["hear"]:
+            self._call(detector, method, (event, self.topology), findings)
+
+    def _call(self, detector: Detector, method: Callable[..., Any], arguments: tuple[Any, ...], findings: list[Finding]) -> None:
+        if self._off and _name(detector) in self._off:
+            return
+        try:
+            answer = method(*arguments)
+            if answer is not None:
+                findings.extend(self._signed(answer))
+        except Exception as error:  # noqa: BLE001 - a detector's fault must not end the run's other detectors; it is said as a finding
+            self._off.add(_name(detector))
+            findings.append(self._failure(detector, error))
+
+    def _signed(self, answer: Finding | Iterable[Finding]) -> list[Finding]:
+        said = [answer] if isinstance(answer, Finding) else list(answer)
+        attempt = self._last[0] if self._last else (self._attempts[-1] if self._attempts else "")
+        return [finding if finding.attempt or not attempt else replace(finding, attempt=attempt) for finding in said]
+
+    def _failure(self, detector: Detector, error: Exception) -> Finding:
+        attempt, step = self._last or ("", 0)
+        return Finding(
+            kind="detector_failed",
+            severity=Severity.WARNING,
+            scope=f"detector {_name(detector)}",
+            onset_step=step,
+            detected_step=step,
+            attempt=attempt,
+            summary=f"The detector {_name(detector)} failed and is off for this run: {type(error).__name__}: {error}"[:400],
+            evidence={"detector": _name(detector), "error": f"{type(error).__name__}: {error}"[:400]},
+        )
+
+
+def _name(detector: Detector) -> str:
+    return type(detector).__qualname__
+
+
+def _state_names(detector: object) -> set[str]:
+    return {f.name for f in fields(detector) if not f.init} if is_dataclass(detector) else set()
+
+
+def _state(detector: Detector) -> bytes:
+    return pack({name: getattr(detector, name) for name in sorted(_state_names(detector))})
+
+
+def _recall(detector: Detector, kept: Any) -> None:
+    try:
+        state = unpack(kept, {type(detector).__module__}) if isinstance(kept, bytes) else None
+    except SnapshotError:
+        return
+    if isinstance(state, dict) and set(state) == _state_names(detector):
+        for name, value in state.items():
+            setattr(detector, name, value)
