@@ -51,9 +51,9 @@ class Engine:
     def feed(self, frame: Frame, received: float) -> list[Finding]:
         """Takes in a frame; `received` is the time its log entry carries. Raises nothing."""
         findings: list[Finding] = []
-        for rank in set(frame.rank.tolist()):
-            if rank >= 0:
-                self.topology.node_of[rank] = frame.node
+        if frame.attempt not in self._attempts:
+            self.topology.node_of.clear()
+        self.topology.place(frame.rank.tolist(), frame.node)
         for event in frame.events:
             self.topology.learn(event, frame.node)
         for step in self._align(frame, received):

@@ -31,7 +31,7 @@ class RunFacts:
 
 @dataclass(slots=True)
 class Topology:
-    """Where each rank sits: learned from frames and `rank_started` events, newest word counts."""
+    """Where each rank of the attempt sits: from `rank_started` events, or else from the first frame that carries it."""
 
     node_of: dict[int, str] = field(default_factory=dict)
     mesh_of: dict[int, dict[str, int]] = field(default_factory=dict)
@@ -47,6 +47,11 @@ class Topology:
             self.mesh_of[rank] = {str(axis): place for axis, place in mesh.items() if isinstance(place, int)}
         if attrs.get("gpu") is not None:
             self.gpu_of[rank] = str(attrs["gpu"])
+
+    def place(self, ranks: Sequence[int], node: str) -> None:
+        for rank in ranks:
+            if rank not in self.node_of and rank >= 0:
+                self.node_of[rank] = node
 
     def nodes(self, ranks: Sequence[int]) -> tuple[str, ...]:
         """The nodes of these ranks, each once, sorted."""
