@@ -128,7 +128,7 @@ def of_records(case: dict[str, Any], cases: Any, engine: Engine) -> Iterator[lis
 
 def of_ranks(case: dict[str, Any], engine: Engine, ranks: int) -> Iterator[list[Finding]]:
     """Frames, as node agents of 8 ranks each would send them."""
-    now, seq = 1.7e9, 0
+    now = 1.7e9
     for first in range(0, ranks, 8):
         frame = Frame(case["id"], "1", f"node{first // 8:02}", "boot", 0, int(now * 1e9))
         for rank in range(first, min(first + 8, ranks)):
@@ -140,8 +140,8 @@ def of_ranks(case: dict[str, Any], engine: Engine, ranks: int) -> Iterator[list[
         last = case["rank"]["last_step"][index]
         who = np.flatnonzero(last > reached).astype(np.int32)
         now += typical if len(who) else HEARTBEAT_SECONDS
-        seq += 1
-        frame = Frame(case["id"], "1", "node00", "boot", seq, int(now * 1e9))
+
+        frame = Frame(case["id"], "1", "node00", "boot", index + 1, int(now * 1e9))
         if len(who):
             frame.rank, frame.step, frame.time_ns = who, last[who].astype(np.int64), np.full(len(who), int(now * 1e9), np.int64)
             columns = {
