@@ -121,13 +121,31 @@ incidents = sa.Table(
     sa.Column("causes", sa.JSON, nullable=False, default=list),
     sa.Column("evidence", sa.JSON, nullable=False, default=dict),
     sa.Column("parent", Id),  # the incident that this one is a symptom of
+    sa.Column("silence", Name),  # the silence or maintenance window that hides it
+    sa.Column("over_since_at", Float),  # when its last lasting finding had passed
+    sa.Column("comings", sa.JSON, nullable=False, default=list),  # when findings came and went lately; flapping is judged by it
+    sa.Column("revision", sa.Integer, nullable=False, default=0),  # grows with every change that somebody is told of
+    sa.Column("due_at", Float),  # when time alone will change it: resolve, remind, escalate, end of a silence
+    sa.Column("opened_at", Float),  # this episode
+    sa.Column("reminded_at", Float),  # when somebody was last told that it still lasts
+    sa.Column("escalations", sa.Integer, nullable=False, default=0),
     sa.Column("created_at", Float, nullable=False),
     sa.Column("updated_at", Float, nullable=False),
     sa.Column("acknowledged_by", Name),
     sa.Column("acknowledged_at", Float),
     sa.Column("resolved_at", Float),
+    sa.Column("resolved_by", Name),
     sa.Index(None, "run", "state"),
     sa.Index(None, "updated_at"),
+    sa.Index(None, "due_at"),
+)
+incident_findings = sa.Table(  # the newest word of each finding, and which incident it belongs to: what makes a replay harmless
+    "incident_findings",
+    metadata,
+    sa.Column("id", Id, primary_key=True),  # the first 20 hex digits of SHA-256 of run|kind|scope|onset_step
+    sa.Column("incident", Id, sa.ForeignKey("incidents.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("number", sa.Integer, nullable=False),  # 1, 2, … within its incident
+    sa.Column("finding", sa.JSON, nullable=False),
 )
 incident_history = sa.Table(
     "incident_history",
@@ -146,7 +164,8 @@ outbox = sa.Table(
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("incident", Id, nullable=False),
     sa.Column("receiver", Name, nullable=False),
-    sa.Column("transition", sa.String(16), nullable=False),  # trigger, update, acknowledge, resolve, digest, test
+    sa.Column("transition", sa.String(16), nullable=False),  # trigger, update, remind, acknowledge, resolve, test
+    sa.Column("urgency", sa.Integer, nullable=False, default=0),  # 3 = critical; a receiver's due rows go by urgency, then age
     sa.Column("idempotency_key", sa.String(255), nullable=False, unique=True),
     sa.Column("position", sa.BigInteger, nullable=False),  # strict order per (incident, receiver)
     sa.Column("notice", sa.JSON, nullable=False),
@@ -159,7 +178,8 @@ outbox = sa.Table(
     sa.Column("created_at", Float, nullable=False),
     sa.Column("sent_at", Float),
     sa.Column("provider_id", Name),  # Slack's ts, PagerDuty's dedup_key: what an update needs
-    sa.Index(None, "status", "next_at"),
+    sa.Index(None, "receiver", "status", "next_at"),
+    sa.Index(None, "incident", "receiver", "status"),
 )
 silences = sa.Table(
     "silences",

@@ -1,0 +1,210 @@
+"""Findings in, incidents and notices out, all in the caller's transaction: what was decided and what must be sent commit together.
+
+Everything here may be replayed. A finding that was heard before is known by its identity, changes nothing and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from holter_monitor import incidents as machine
+from holter_monitor.diagnosis.symptoms import explains
+from holter_monitor.findings import Finding
+from holter_monitor.incidents import Change, Incident
+from holter_monitor.notices import Desk, Run
+from holter_monitor.policies import Policy
+from holter_monitor.silences import Silence
+from holter_monitor.store import incident_rows as rows
+from holter_monitor.store.tables import audit, incident_findings, incidents, runs, silences
+
+
+class UnknownIncident(LookupError):
+    """There is no incident of this id."""
+
+
+class Alerting:
+    """The policy at work. `policy` may be exchanged at any time; what was queued before stays queued."""
+
+    def __init__(self, policy: Policy, *, link: str = "") -> None:
+        self.policy = policy
+        self.link = link.rstrip("/")
+
+    def apply(self, connection: sa.Connection, run: Run, findings: Sequence[Finding], now: float) -> None:
+        """Take the findings of one run into its incidents, and queue the notices that follow."""
+        if not findings:
+            return
+        timing = self.policy.timing
+        current = rows.load_current(connection, run.id, now - timing.rejoin_seconds)
+        desk = self._desk(connection, now)
+        for finding in findings:
+            self._hear(desk, run, finding, current)
+
+    def _hear(self, desk: Desk, run: Run, finding: Finding, current: list[Incident]) -> None:
+        timing, key = self.policy.timing, machine.identity(run.id, finding)
+        incident = _owner(desk.connection, key, current) or next(
+            (i for i in current if machine.belongs(i, finding, desk.now, timing)), None
+        )
+        if incident is None:
+            incident, changes = machine.opened(run.id, run.project, finding, desk.now, timing)
+            current.append(incident)
+        else:
+            changes = machine.heard(incident, finding, desk.now, timing)
+            if not changes:
+                return
+        self._settle(desk, run, incident, changes, current)
+        rows.save_finding(desk.connection, incident, key)
+
+    def _settle(self, desk: Desk, run: Run, incident: Incident, changes: list[Change], current: list[Incident]) -> None:
+        """Write the incident and tell whom it concerns."""
+        if any(change.word in ("opened", "reopened") for change in changes):
+            changes = changes + _explained(incident, current)
+        hidden = self._hidden(desk, run, incident)
+        changes = changes + hidden
+        rows.save(desk.connection, incident, None)
+        told = [change for change in changes if change.word != "updated"]
+        for change in told:
+            rows.add_history(desk.connection, incident, change, desk.now)
+            desk.tell(run, incident, change, [other for other in current if other.parent == incident.id])
+        desk.schedule(run, incident)
+        self._take_over(desk, run, incident, current)
+
+    def _take_over(self, desk: Desk, run: Run, cause: Incident, current: list[Incident]) -> None:
+        """A cause that comes to light after its symptom takes it over, so that one of the two is talked about."""
+        if cause.parent is not None or cause.silence is not None:
+            return
+        for symptom in current:
+            if symptom.parent is None and symptom.is_active and explains(cause, symptom):
+                symptom.parent = cause.id
+                change = Change("explained", note=f"a symptom of {cause.kind}: {cause.summary}")
+                rows.add_history(desk.connection, symptom, change, desk.now)
+                desk.tell(run, symptom, change, [])
+                desk.schedule(run, symptom)
+
+    def tick(self, connection: sa.Connection, now: float, limit: int = 500) -> int:
+        """Do what time alone makes due: resolve, remind, escalate, end silences. How many incidents were looked at."""
+        due = rows.load_where(connection, incidents.c.due_at <= now, limit)
+        desk = self._desk(connection, now)
+        for incident in due:
+            run = connection.execute(sa.select(runs).where(runs.c.id == incident.run)).one()
+            was_hidden = incident.silence
+            changes = machine.advanced(incident, now, self.policy.timing)
+            changes += self._released(connection, incident)
+            self._settle(desk, run, incident, changes, [incident])
+            if not changes and was_hidden == incident.silence:
+                desk.remind(run, incident)
+        return len(due)
+
+    @staticmethod
+    def _released(connection: sa.Connection, incident: Incident) -> list[Change]:
+        """A symptom that outlives its cause speaks for itself again."""
+        if incident.parent is None or not incident.is_active:
+            return []
+        state = connection.scalar(sa.select(incidents.c.state).where(incidents.c.id == incident.parent))
+        if state in machine.ACTIVE:
+            return []
+        incident.parent = None
+        return [Change("unexplained", note="lasts although its cause is over")]
+
+    def _hidden(self, desk: Desk, run: Run, incident: Incident) -> list[Change]:
+        silence, until = desk.hiding(run, incident)
+        before, incident.silence = incident.silence, silence
+        desk.hidden_until[incident.id] = until
+        if silence and not before:
+            return [Change("silenced", note=silence)]
+        return [Change("unsilenced")] if before and not silence and incident.is_active else []
+
+    def acknowledge(self, connection: sa.Connection, incident: str, actor: str, now: float) -> Incident:
+        """A person has seen it. Raises `UnknownIncident`."""
+        return self._act(connection, incident, actor, now, lambda it: machine.acknowledged(it, actor, now))
+
+    def resolve(self, connection: sa.Connection, incident: str, actor: str, now: float) -> Incident:
+        """A person says that it is over."""
+        return self._act(connection, incident, actor, now, lambda it: machine.resolved(it, actor, now))
+
+    def note(self, connection: sa.Connection, incident: str, actor: str, text: str, now: float) -> Incident:
+        """A person's words, into the history and to those who were told of the incident."""
+        return self._act(connection, incident, actor, now, lambda _: [Change("noted", actor, text)])
+
+    def _act(
+        self, connection: sa.Connection, incident: str, actor: str, now: float, action: Callable[[Incident], list[Change]]
+    ) -> Incident:
+        found = rows.load_where(connection, incidents.c.id == incident)
+        if not found:
+            raise UnknownIncident(incident)
+        changes = action(found[0])
+        run = connection.execute(sa.select(runs).where(runs.c.id == found[0].run)).one()
+        if changes:
+            self._settle(self._desk(connection, now), run, found[0], changes, [found[0]])
+            _audit(connection, actor, changes[0].word, incident, detail={}, now=now)
+            if not found[0].is_active:
+                _wake_symptoms(connection, incident, now)
+        return found[0]
+
+    def add_silence(
+        self, connection: sa.Connection, *, matchers: dict[str, str], author: str, reason: str, starts: float, ends: float, now: float
+    ) -> Silence:
+        """Hide what matches, from `starts` to `ends`. Notices that wait are withdrawn. Raises `ValueError`, naming the field."""
+        silence = Silence(id=uuid4().hex[:12], matchers=matchers, author=author, reason=reason, starts=starts, ends=ends)
+        values = {"id": silence.id, "matchers": matchers, "author": author, "reason": reason, "starts_at": starts, "ends_at": ends}
+        connection.execute(silences.insert().values(**values, created_at=now))
+        _audit(connection, author, "silence", silence.id, detail={"matchers": matchers, "reason": reason, "ends_at": ends}, now=now)
+        self._look_again(connection, silence, max(now, starts))
+        return silence
+
+    def end_silence(self, connection: sa.Connection, silence: str, actor: str, now: float) -> None:
+        """End a silence now; what still lasts is told at the next tick. Raises `LookupError`."""
+        row = connection.execute(sa.select(silences).where(silences.c.id == silence)).one_or_none()
+        if row is None:
+            raise LookupError(silence)
+        ends = max(min(row.ends_at, now), row.starts_at)
+        connection.execute(silences.update().where(silences.c.id == silence).values(ends_at=ends))
+        _audit(connection, actor, "end silence", silence, detail={}, now=now)
+        self._look_again(connection, _silence(row), now)
+
+    @staticmethod
+    def _look_again(connection: sa.Connection, silence: Silence, at: float) -> None:
+        for incident in rows.load_where(connection, incidents.c.state.in_(machine.ACTIVE)):
+            name = connection.scalar(sa.select(runs.c.name).where(runs.c.id == incident.run)) or ""
+            if silence.hides(incident, name):
+                sooner = sa.or_(incidents.c.due_at.is_(None), incidents.c.due_at > at)
+                connection.execute(incidents.update().where(incidents.c.id == incident.id, sooner).values(due_at=at))
+
+    def _desk(self, connection: sa.Connection, now: float) -> Desk:
+        query = sa.select(silences).where(silences.c.ends_at > now)
+        return Desk(connection, self.policy, self.link, now, [_silence(row) for row in connection.execute(query)])
+
+
+def _owner(connection: sa.Connection, key: str, current: list[Incident]) -> Incident | None:
+    """The incident that this finding already belongs to, if it was heard before."""
+    for incident in current:
+        if key in incident.findings:
+            return incident
+    owner = sa.select(incident_findings.c.incident).where(incident_findings.c.id == key)
+    found = rows.load_where(connection, incidents.c.id.in_(owner))
+    current += found
+    return found[0] if found else None
+
+
+def _explained(incident: Incident, current: list[Incident]) -> list[Change]:
+    """Whether an incident that is already known explains this new one."""
+    for cause in current:
+        if cause.parent is None and explains(cause, incident):
+            incident.parent = cause.id
+            return [Change("explained", note=f"a symptom of {cause.kind}: {cause.summary}")]
+    return []
+
+
+def _wake_symptoms(connection: sa.Connection, cause: str, now: float) -> None:
+    connection.execute(incidents.update().where(incidents.c.parent == cause, incidents.c.state.in_(machine.ACTIVE)).values(due_at=now))
+
+
+def _silence(row: sa.Row[Any]) -> Silence:
+    return Silence(id=row.id, matchers=row.matchers, author=row.author, reason=row.reason, starts=row.starts_at, ends=row.ends_at)
+
+
+def _audit(connection: sa.Connection, actor: str, action: str, subject: str, *, detail: dict[str, Any], now: float) -> None:
+    connection.execute(audit.insert().values(at=now, actor=actor, action=action, subject=subject, detail=detail))

@@ -1,0 +1,59 @@
+"""Which trouble is the symptom of which: one cause, one message. Declarative: a line says what a kind brings about."""
+
+from __future__ import annotations
+
+from holter_monitor.incidents import Incident
+
+_SLOW = ("throughput_drop", "throughput_decline", "throughput_stalls")
+BRINGS_ABOUT: dict[str, tuple[str, ...]] = {
+    "rank_lost": ("hang", "agent_silent", *_SLOW, "straggler", "checkpoint_overdue", "eval_overdue"),
+    "agent_silent": ("hang", "checkpoint_overdue", "eval_overdue"),
+    "gpu_error": ("rank_lost", "hang", *_SLOW, "straggler", "non_finite", "memory_corruption"),
+    "hang": (*_SLOW, "data_stall", "straggler", "checkpoint_overdue", "eval_overdue"),
+    "gpu_throttle": ("straggler", *_SLOW),
+    "straggler": _SLOW,
+    "data_stall": (*_SLOW, "step_locked_stalls"),
+    "step_locked_stalls": (*_SLOW, "data_stall"),
+    "memory_growth": (*_SLOW, "data_stall", "rank_lost", "disk_pressure"),
+    "disk_pressure": ("checkpoint_lost", "checkpoint_overdue", "rank_lost"),
+    "loss_divergence": ("loss_spike", "loss_shift", "loss_noise", "grad_explosion", "non_finite"),
+    "grad_explosion": ("loss_spike", "non_finite"),
+    "non_finite": ("loss_spike", "grad_explosion", "rank_disagreement", "loss_shift", "loss_plateau"),
+    "memory_corruption": ("non_finite", "loss_spike", "replica_mismatch", "rank_disagreement"),
+    "tp_duplicate_shards": ("reference_gap", "loss_shift"),
+    "replica_mismatch": ("rank_disagreement", "reference_gap", "loss_shift"),
+    "loss_shift": ("loss_spike",),
+    "restart_storm": ("rank_lost", "agent_silent", "checkpoint_overdue"),
+}
+_NEAR_STEPS = 200
+_NEAR_SECONDS = 900.0
+
+
+def explains(cause: Incident, symptom: Incident) -> bool:
+    """Whether the one incident explains the other: same run, about the same time, same ranks or nodes."""
+    return (
+        cause.id != symptom.id
+        and cause.run == symptom.run
+        and symptom.kind in BRINGS_ABOUT.get(cause.kind, ())
+        and cause.is_active
+        and _near(cause, symptom)
+        and _meet(cause, symptom)
+    )
+
+
+def _near(cause: Incident, symptom: Incident) -> bool:
+    # A symptom cannot begin long before its cause; it may be noticed sooner, so a little earlier is allowed.
+    if cause.onset_step < 0 or symptom.onset_step < 0:
+        return abs(cause.created - symptom.created) <= _NEAR_SECONDS
+    if symptom.onset_step < cause.onset_step - 16:
+        return False
+    return symptom.onset_step <= max(cause.detected_step, cause.end_step or cause.detected_step) + _NEAR_STEPS
+
+
+def _meet(cause: Incident, symptom: Incident) -> bool:
+    if cause.ranks and symptom.ranks and set(cause.ranks) & set(symptom.ranks):
+        return True
+    if cause.nodes and symptom.nodes and set(cause.nodes) & set(symptom.nodes):
+        return True
+    # One that names no place is about the whole run.
+    return not (cause.ranks or cause.nodes) or not (symptom.ranks or symptom.nodes)

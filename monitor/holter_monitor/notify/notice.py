@@ -1,0 +1,90 @@
+"""A notice: what one receiver is told about one change of one incident. Plain facts; each notifier words them for its receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+TRANSITIONS = ("trigger", "update", "remind", "acknowledge", "resolve", "digest", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """The facts of one message. JSON values only, so that it can wait in the outbox through restarts."""
+
+    key: str
+    """The idempotency key: the same for every try of this notice, unlike for any other."""
+    transition: str
+    incident: str
+    """The incident's id; a receiver with incidents of its own (PagerDuty, Alertmanager) uses it as the name of theirs."""
+    kind: str
+    severity: str
+    """"info", "warning" or "critical"."""
+    state: str
+    project: str
+    run: str
+    run_name: str
+    summary: str
+    onset_step: int
+    detected_step: int
+    end_step: int | None = None
+    world_size: int = 1
+    ranks: tuple[int, ...] = ()
+    nodes: tuple[str, ...] = ()
+    cost_seconds: float | None = None
+    causes: tuple[Mapping[str, Any], ...] = ()
+    symptoms: tuple[str, ...] = ()
+    """Summaries of the incidents that this one explains."""
+    evidence: Mapping[str, Any] | None = None
+    episode: int = 1
+    created: float = 0.0
+    """Unix seconds: since when the incident is known."""
+    updated: float = 0.0
+    link: str = ""
+    actor: str | None = None
+    note: str | None = None
+    """What changed, in words: "warning to critical", a person's note …"""
+    thread: str | None = None
+    """What the receiver called its first message about this incident (Slack's ts); None before there is one."""
+    members: tuple[Notice, ...] = ()
+    """Of a digest: the notices that it stands for."""
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """What the lost time costs on all ranks."""
+        return None if self.cost_seconds is None else self.cost_seconds * self.world_size / 3600
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any], **more: Any) -> Notice:
+        """Words that this version does not know are left out, so that an older collector can still send what a newer one queued."""
+        known = {field.name for field in fields(cls)}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in facts.items() if name in known
+        }
+        values["members"] = tuple(cls.from_json(member) for member in facts.get("members", ()))
+        return replace(cls(**values), **more)
+
+
+def digest(notices: list[Notice], key: str, link: str) -> Notice:
+    """One notice that stands for many, the worst first."""
+    order = ("critical", "warning", "info")
+    members = sorted(notices, key=lambda notice: (order.index(notice.severity), notice.created))
+    worst = members[0]
+    runs = len({notice.run for notice in members})
+    opened = sum(notice.transition != "resolve" for notice in members)
+    told = [f"{opened} incidents"] if opened else []
+    told += [f"{len(members) - opened} resolved"] if opened < len(members) else []
+    return replace(
+        worst,
+        key=key,
+        transition="digest",
+        incident=key,
+        summary=f"{' and '.join(told)} in {runs} {'run' if runs == 1 else 'runs'}",
+        link=link,
+        thread=None,
+        members=tuple(replace(member, evidence=None, causes=member.causes[:1]) for member in members),
+    )

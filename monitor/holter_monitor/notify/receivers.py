@@ -1,0 +1,38 @@
+"""From what a policy says of its receivers to notifiers and their workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from holter_monitor.notify import NOTIFIERS, Notifier
+from holter_monitor.notify.http import client
+from holter_monitor.notify.outbox import Outbox, Worker
+
+
+def notifier(name: str, facts: Mapping[str, Any]) -> Notifier:
+    """The notifier of one receiver. Raises `ValueError` that names receiver, field and remedy, never the value: it may be a secret."""
+    facts = dict(facts)
+    kind = facts.pop("type", None)
+    if kind not in NOTIFIERS:
+        raise ValueError(f"receivers.{name}.type: {kind!r} is not a type of receiver; it is one of {', '.join(NOTIFIERS)}")
+    known = set(NOTIFIERS[kind].__dataclass_fields__)  # type: ignore[attr-defined]
+    unknown = sorted(set(facts) - known)
+    if unknown:
+        raise ValueError(f"receivers.{name}.{unknown[0]}: a {kind} receiver has no such word; it has {', '.join(sorted(known)) or 'none'}")
+    try:
+        return TypeAdapter(NOTIFIERS[kind]).validate_python(facts)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"receivers.{name}.{field}: {first['msg']}") from None
+
+
+def workers(receivers: Mapping[str, Mapping[str, Any]], outbox: Outbox, *, allow_private: bool, link: str = "") -> list[Worker]:
+    """One worker for each receiver, each with an HTTP client of its own."""
+    return [
+        Worker(receiver=name, notifier=notifier(name, facts), outbox=outbox, http=client(allow_private=allow_private), link=link)
+        for name, facts in receivers.items()
+    ]

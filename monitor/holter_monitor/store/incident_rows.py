@@ -1,0 +1,75 @@
+"""Incidents and their findings as rows of the control store, and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from holter_monitor.findings import Finding, Severity
+from holter_monitor.incidents import ACTIVE, Change, Incident
+from holter_monitor.store.tables import incident_findings, incident_history, incidents
+
+# Where a column's name is not the attribute's: times end in `_at`.
+_RENAMED = {
+    "created": "created_at",
+    "updated": "updated_at",
+    "over_since": "over_since_at",
+    "opened": "opened_at",
+    "reminded": "reminded_at",
+    "acknowledged": "acknowledged_at",
+    "resolved": "resolved_at",
+}
+_SAME = [field.name for field in fields(Incident) if field.name not in ("severity", "findings", *_RENAMED)]
+_COLUMNS = {**{name: name for name in _SAME}, **_RENAMED}
+
+
+def load_current(connection: sa.Connection, run: str, since: float) -> list[Incident]:
+    """The incidents of the run that are active or were resolved after `since`, oldest first."""
+    current = sa.or_(incidents.c.state.in_(ACTIVE), incidents.c.resolved_at >= since)
+    return load_where(connection, sa.and_(incidents.c.run == run, current))
+
+
+def load_where(connection: sa.Connection, condition: sa.ColumnElement[bool], limit: int | None = None) -> list[Incident]:
+    """The incidents that fulfil the condition, oldest first, locked until the transaction ends (where the database locks rows)."""
+    query = sa.select(incidents).where(condition).order_by(incidents.c.created_at, incidents.c.id).limit(limit).with_for_update()
+    rows = connection.execute(query).all()
+    findings: dict[str, dict[str, Finding]] = {row.id: {} for row in rows}
+    if rows:
+        query = sa.select(incident_findings).where(incident_findings.c.incident.in_(findings)).order_by(incident_findings.c.number)
+        for said in connection.execute(query):
+            findings[said.incident][said.id] = _finding(said.finding)
+    return [_incident(row, findings[row.id]) for row in rows]
+
+
+def save(connection: sa.Connection, incident: Incident, due_at: float | None) -> None:
+    """Write the incident as it is now. `due_at`: when time alone will change it."""
+    values: dict[str, Any] = {column: getattr(incident, name) for name, column in _COLUMNS.items()}
+    values |= {"severity": incident.severity.word, "due_at": due_at}
+    if not connection.execute(incidents.update().where(incidents.c.id == incident.id).values(values)).rowcount:
+        connection.execute(incidents.insert().values(values))
+
+
+def save_finding(connection: sa.Connection, incident: Incident, key: str) -> None:
+    """Write the newest word of one of the incident's findings."""
+    finding = asdict(incident.findings[key]) | {"severity": incident.findings[key].severity.word}
+    statement = incident_findings.update().where(incident_findings.c.id == key).values(finding=finding)
+    if not connection.execute(statement).rowcount:
+        number = len(incident.findings)
+        connection.execute(incident_findings.insert().values(id=key, incident=incident.id, number=number, finding=finding))
+
+
+def add_history(connection: sa.Connection, incident: Incident, change: Change, now: float) -> None:
+    values = {"change": change.word, "actor": change.actor, "note": change.note, "severity": incident.severity.word}
+    connection.execute(incident_history.insert().values(incident=incident.id, at=now, **values))
+
+
+def _incident(row: sa.Row[Any], findings: dict[str, Finding]) -> Incident:
+    values = {name: row._mapping[column] for name, column in _COLUMNS.items()}
+    return Incident(severity=Severity[row.severity.upper()], findings=findings, **values)
+
+
+def _finding(facts: dict[str, Any]) -> Finding:
+    facts = {**facts, "severity": Severity[facts["severity"].upper()]}
+    return Finding(**facts | {"ranks": tuple(facts["ranks"]), "nodes": tuple(facts["nodes"])})
