@@ -1,10 +1,20 @@
 """Every detector that runs on every run: a class a file, a line here. How to add one: docs/adding-a-detector.md."""
 
 from holter_monitor.detector import DetectorMaker
+from holter_monitor.detectors.data_stall import DataStall
 from holter_monitor.detectors.loss_spike import LossSpike
 from holter_monitor.detectors.non_finite import NonFinite
+from holter_monitor.detectors.step_locked_stalls import StepLockedStalls
+from holter_monitor.detectors.throughput_decline import ThroughputDecline
+from holter_monitor.detectors.throughput_drop import ThroughputDrop
+from holter_monitor.detectors.throughput_stalls import ThroughputStalls
 
 DETECTORS: tuple[DetectorMaker, ...] = (
     LossSpike,
     NonFinite,
+    ThroughputDrop,
+    ThroughputDecline,
+    ThroughputStalls,
+    StepLockedStalls,
+    DataStall,
 )

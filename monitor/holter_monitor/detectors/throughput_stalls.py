@@ -1,0 +1,146 @@
+"""Single steps that take far too long: one that stands out of a calm run, several that no regularity explains, and more and more of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from holter_monitor.findings import Finding, Severity
+from holter_monitor.pace import REBASES, Pace, Stall
+from holter_monitor.steps import Sample, Step
+from holter_monitor.surroundings import Surroundings
+
+
+@dataclass(slots=True)
+class Spell:
+    """An open time of stalls."""
+
+    onset: int
+    severity: Severity
+    count: int
+    seconds: float
+    waited: float
+    last: int
+    said_count: int
+    first_record: int
+
+
+@dataclass(kw_only=True)
+class ThroughputStalls:
+    """Judges only what is neither declared nor part of a learned period. Cost: about 3 µs a record.
+
+    A single stall is said when nothing of its size has happened before and it does not fall on a round step, where a first evaluation would;
+    a warning after `calm_records`, earlier it may be the first regular pause and is only recorded.
+    """
+
+    kind: ClassVar[str] = "throughput_stalls"
+    time_loss: float = 0.05
+    """Share of the window's time lost to stalls, its four largest ones left out, that makes a spell."""
+    window_records: int = 200
+    single_ratio: float = 5.0
+    """Times the level from which one stall alone is reported."""
+    calm_records: int = 600
+    quiet_records: int = 300
+    """Records without a stall after which a spell is over."""
+    pace: Pace = field(init=False, default_factory=Pace)
+    surroundings: Surroundings = field(init=False, default_factory=Surroundings)
+    spell: Spell | None = field(init=False, default=None)
+
+    def observe(self, step: Step) -> Finding | None:
+        if step.words & REBASES and self.spell is not None:
+            return self._end()
+        self.surroundings.observe(step)
+        beat = self.pace.observe(step)
+        if beat is None:
+            return None
+        stall = beat.stall
+        if stall is None or stall.excused:
+            if self.spell is not None and self.pace.records % 20 == 0 and self._is_quiet(self.spell):
+                return self._end()
+            return None
+        return self._single_or_begin(stall) if self.spell is None else self._go_on(self.spell, stall)
+
+    def sample(self, sample: Sample) -> None:
+        self.surroundings.sample(sample)
+
+    def finish(self) -> Finding | None:
+        return self._finding(self.spell, self.pace.last_step) if self.spell is not None else None
+
+    def _single_or_begin(self, stall: Stall) -> Finding | None:
+        stalls = self.pace.open_stalls(self.window_records)
+        records = min(self.window_records, max(100, self.pace.records))
+        rest = sum(sorted((s.ratio - 1.0 for s in stalls), reverse=True)[4:])
+        burst = [s.ratio - 1.0 for s in stalls if s.record > self.pace.records - 8 and s.ratio > 3.0]
+        if rest / (records + rest) >= self.time_loss or (len(burst) >= 3 and sum(burst) / records >= 0.6 * self.time_loss):
+            first = stalls[-1]
+            self.spell = Spell(first.step, Severity.WARNING, len(stalls), 0.0, 0.0, stall.step, len(stalls), first.record)
+            self.spell.seconds, self.spell.waited = sum(s.seconds for s in stalls), sum(s.wait for s in stalls)
+            return self._finding(self.spell, stall.step)
+        return self._single(stall) if stall.ratio >= self.single_ratio else None
+
+    def _single(self, stall: Stall) -> Finding | None:
+        size = 1.0 + 0.4 * (stall.ratio - 1.0)
+        is_first = self.pace.worst_pause < size and sum(1 for other in self.pace.stalls if other.ratio > size) == 1
+        if not is_first or self.pace.records < 100 or _is_round(stall.step, self.pace.stride):
+            return None
+        severity = Severity.WARNING if self.pace.records >= self.calm_records else Severity.INFO
+        spell = Spell(stall.step, severity, 1, stall.seconds, stall.wait, stall.step, 1, stall.record)
+        return self._finding(spell, stall.step, end_step=stall.step)
+
+    def _go_on(self, spell: Spell, stall: Stall) -> Finding | None:
+        spell.count += 1
+        spell.seconds += stall.seconds
+        spell.waited += stall.wait
+        spell.last = stall.step
+        if spell.count < 2 * spell.said_count:
+            return None
+        spell.said_count = spell.count
+        return self._finding(spell, stall.step)
+
+    def _is_quiet(self, spell: Spell) -> bool:
+        return self.pace.last_step - spell.last >= self.quiet_records * self.pace.stride
+
+    def _end(self) -> Finding | None:
+        spell, self.spell = self.spell, None
+        return self._finding(spell, self.pace.last_step, end_step=spell.last) if spell else None
+
+    def _finding(self, spell: Spell, step: int, *, end_step: int | None = None) -> Finding:
+        numbers, said = self.surroundings.evidence()
+        cost = spell.seconds or None
+        if cost and self.pace.wait_level > 0.0:
+            numbers["data_wait_share"] = round(min(1.0, spell.waited / cost), 3)
+            said.insert(0, f"data wait explains {numbers['data_wait_share']:.0%}")
+        worst = max((stall.ratio for stall in self.pace.stalls if stall.step >= spell.onset), default=0.0)
+        lost = f", {cost:,.0f} s lost" if cost else ""
+        if spell.count == 1:
+            summary = f"step {spell.onset} took {worst:.1f} times as long as usual{lost}; a single stall"
+        else:
+            summary = f"{spell.count} stalled steps between {spell.onset} and {spell.last}, up to {worst:.0f} times as long{lost}; no regular pause"
+        return Finding(
+            kind=self.kind,
+            severity=spell.severity,
+            onset_step=spell.onset,
+            detected_step=step,
+            end_step=end_step,
+            metric=self.pace.basis,
+            score=worst / self.single_ratio,
+            cost_seconds=cost,
+            summary="; ".join([summary, *said]),
+            evidence=self._evidence(spell, worst, step) | numbers,
+        )
+
+    def _evidence(self, spell: Spell, worst: float, step: int) -> dict[str, Any]:
+        return {
+            "stalls": spell.count,
+            "worst_ratio": round(worst, 2),
+            "steps": [s.step for s in self.pace.stalls if s.step >= spell.onset and not s.excused][-20:],
+            "records": self.pace.records - spell.first_record + 1,
+            "periods": [[round(period.length, 1), round(period.ratio, 2)] for period in self.pace.periods],
+            "window": [spell.onset - int(100 * self.pace.stride), step],
+        }
+
+
+def _is_round(step: int, stride: float) -> bool:
+    """Whether a first evaluation or checkpoint would fall here: a multiple of a hundred, or its neighbour."""
+    off = step % 100
+    return stride < 50.0 and min(off, 100 - off) <= 1

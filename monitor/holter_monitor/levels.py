@@ -1,0 +1,78 @@
+"""The level of a run's pace in blocks: what tells a fall from a slope, and both from stalls."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import exp, log
+from statistics import median
+
+from holter_monitor.pace import Beat
+from holter_monitor.stats import MAD_TO_SIGMA
+
+
+@dataclass(kw_only=True)
+class Levels:
+    """The level in blocks: medians of 20 records, so that no single stall can move one, and the best level that the run has held."""
+
+    size: int = 20
+    records: list[float] = field(default_factory=list)
+    medians: deque[float] = field(default_factory=lambda: deque(maxlen=128))
+    """Logarithms of the blocks' costs."""
+    starts: deque[int] = field(default_factory=lambda: deque(maxlen=128))
+    """The first step of each block."""
+    best: float | None = None
+    """The logarithm of the run's own base: the level of its first five blocks, or a later one at least 1 % below it."""
+    first: int = -1
+
+    def push(self, beat: Beat) -> bool:
+        """Takes a record in; True when it completed a block."""
+        if not self.records:
+            self.first = beat.step
+        self.records.append(log(beat.cost))
+        if len(self.records) < self.size:
+            return False
+        self.medians.append(median(self.records))
+        self.starts.append(self.first)
+        self.records.clear()
+        return True
+
+    def settle(self) -> None:
+        """Lets the base follow a run that became faster. Not called while a finding is open: its cost is told against one base."""
+        if len(self.medians) >= 5:
+            held = median(list(self.medians)[-5:])
+            if self.best is None or held < self.best - 0.01:
+                self.best = held
+
+    def clear(self) -> None:
+        self.records.clear()
+        self.medians.clear()
+        self.starts.clear()
+        self.best = None
+
+    @property
+    def base(self) -> float:
+        """The cost of a unit of work at the run's best; 0.0 until it is known."""
+        return 0.0 if self.best is None else exp(self.best)
+
+    @property
+    def rise(self) -> float:
+        """How far the last two blocks both stand above the base (logarithm)."""
+        return 0.0 if self.best is None or len(self.medians) < 6 else min(self.medians[-1], self.medians[-2]) - self.best
+
+    def noise(self, scale: float) -> float:
+        """A block's own spread around its neighbours, never less than what `scale` (a record's spread) explains."""
+        blocks = list(self.medians)[-31:-1]
+        steps = sorted(abs(b - a) for a, b in pairwise(blocks))
+        return max(MAD_TO_SIGMA * steps[len(steps) // 2] if steps else 0.0, 0.4 * scale)
+
+    def jump(self) -> tuple[float, int]:
+        """The largest sudden rise between neighbouring pairs of blocks, and the first step after it."""
+        blocks = list(self.medians)
+        best, at = 0.0, len(blocks) - 1
+        for i in range(2, len(blocks) - 1):
+            rise = min(blocks[i], blocks[i + 1]) - max(blocks[i - 1], blocks[i - 2])
+            if rise > best:
+                best, at = rise, i
+        return best, self.starts[at]

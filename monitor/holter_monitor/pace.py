@@ -1,0 +1,245 @@
+"""How fast a run goes and where it stops: the seconds a unit of work costs, the level they stand on, the stalls, and which of these are regular.
+
+Four detectors judge throughput; each keeps a `Pace` of its own. A stall is a record that costs far more than the level. It is excused when an
+event declares it (a checkpoint, an evaluation, a resume) or when it belongs to a period that the run has shown: a pause every 250 steps is
+how the run works. Learning a period excuses the stalls that showed it too, so nothing stays open that turned out to be regular.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import exp, log
+from statistics import median
+
+from holter_monitor.stats import MAD_TO_SIGMA, SortedWindow
+from holter_monitor.steps import Step
+
+PAUSES = frozenset({"checkpoint", "eval", "resume", "stage"})
+"""Declared events whose step, and the next one, may take as long as they like."""
+REBASES = frozenset({"batch_size_change", "seq_len_change", "data_stage_change"})
+"""Declared events after which a step costs something else."""
+RATES = ("tokens_per_second", "samples_per_second")
+SECONDS = "step_time_seconds"
+
+
+@dataclass(slots=True)
+class Stall:
+    step: int
+    record: int
+    """The how-manieth record it was; windows count records, periods count steps."""
+    ratio: float
+    """Its cost in units of the level."""
+    seconds: float
+    """Wall time beyond the level; 0.0 where the log has no step times."""
+    wait: float
+    """The part of `seconds` that the data loader took."""
+    excused: bool
+
+
+@dataclass(slots=True)
+class Period:
+    """A regular pause: every `length` steps, last seen at `last`."""
+
+    length: float
+    last: int
+    ratio: float
+
+    def covers(self, step: int, ratio: float, stride: float) -> bool:
+        off = (step - self.last) % self.length
+        return min(off, self.length - off) <= max(stride, 0.02 * self.length) and ratio <= 3.0 * self.ratio + 1.0
+
+
+@dataclass(slots=True)
+class Beat:
+    """One record as `Pace` sees it."""
+
+    step: int
+    record: int
+    cost: float
+    """Seconds for a unit of work (a token, a sample, a step: whatever the log has)."""
+    ratio: float
+    """`cost` in units of the level."""
+    seconds: float | None
+    """The step's wall time; None where the log has no step times."""
+    stall: Stall | None
+    """The stall that this record is, if it is one."""
+
+
+@dataclass(kw_only=True)
+class Pace:
+    """Follows one run's cost of work. About 2 µs a record."""
+
+    warmup_records: int = 20
+    """Records not looked at: compilation and caches make the first steps slow."""
+    least_ratio: float = 1.5
+    """How much a record costs, in units of the level, before it can be a stall."""
+    records: int = 0
+    stride: float = 1.0
+    """Steps from one record to the next."""
+    level: float = 0.0
+    """Cost of a normal record: the median of the last ones that were no stalls. 0.0 until it is known."""
+    limit: float = 1.5
+    """The ratio from which a record is a stall: `least_ratio`, or eight deviations where the run is noisier than that."""
+    scale: float = 0.0
+    """Spread of the logarithm of the cost, as a standard deviation."""
+    basis: str = ""
+    """The metric that the cost is taken from."""
+    normal: SortedWindow = field(default_factory=lambda: SortedWindow(200))
+    stalls: deque[Stall] = field(default_factory=lambda: deque(maxlen=64))
+    """The newest stalls that neither a declaration nor a known period excused when they came."""
+    periods: list[Period] = field(default_factory=list)
+    strides: deque[int] = field(default_factory=lambda: deque(maxlen=32))
+    last_step: int = -1
+    excused_until: int = -1
+    wait_level: float = 0.0
+    run_of_stalls: int = 0
+    worst_pause: float = 1.0
+    """The largest ratio that a declared or learned pause has had."""
+    early: list[tuple[int, int, float]] = field(default_factory=list)
+    """(step, record, cost) of the records before the level was known: a period may have begun among them."""
+
+    def observe(self, step: Step) -> Beat | None:
+        """The record's beat; None where it has no cost, or before the level is known."""
+        if step.words:
+            self._hear(step.words)
+        cost = self._cost(step)
+        if cost is None:
+            return None
+        self._advance(step.number)
+        if self.records <= self.warmup_records:
+            self.early.append((step.number, self.records, cost))
+            return None
+        if self.level == 0.0:
+            self._start(step.number, cost)
+            return None
+        seconds = step.mean(SECONDS)
+        beat = Beat(step.number, self.records, cost, cost / self.level, seconds, None)
+        wait = step.mean("data_wait_seconds") or 0.0
+        if beat.ratio <= self.limit:
+            self.run_of_stalls = 0
+            self.wait_level += (min(wait, 4.0 * self.wait_level + 1e-9) - self.wait_level) * (0.02 if self.wait_level else 0.0)
+            if not self.wait_level:
+                self.wait_level = wait
+            self._learn(cost, 10)
+            return beat
+        beat.stall = self._stall(beat, wait)
+        return beat
+
+    def open_stalls(self, records: int) -> list[Stall]:
+        """The unexcused stalls of the last `records` records, newest first."""
+        found = []
+        for stall in reversed(self.stalls):
+            if stall.record <= self.records - records:
+                break
+            if not stall.excused:
+                found.append(stall)
+        return found
+
+    def _hear(self, words: frozenset[str]) -> None:
+        if words & REBASES:
+            self.normal.clear()
+            self.level, self.run_of_stalls = 0.0, 0
+        if words & PAUSES:
+            self.excused_until = self.records + (4 if "resume" in words else 2)
+
+    def _cost(self, step: Step) -> float | None:
+        for metric in (self.basis,) if self.basis else (*RATES, SECONDS):
+            value = step.mean(metric)
+            if value is not None and value > 0.0 and value != float("inf"):
+                self.basis = metric
+                return value if metric == SECONDS else 1.0 / value
+        return None
+
+    def _advance(self, step: int) -> None:
+        self.records += 1
+        if step > self.last_step >= 0:
+            self.strides.append(step - self.last_step)
+            if self.records % 16 == 0 or self.records < 16:
+                self.stride = float(median(self.strides))
+        self.last_step = step
+
+    def _start(self, step: int, cost: float) -> None:
+        self.early.append((step, self.records, cost))
+        self._learn(cost, 1)
+        if self.level == 0.0:
+            return
+        for early_step, record, early_cost in self.early:
+            if early_cost / self.level > self.limit:
+                self.stalls.append(Stall(early_step, record, early_cost / self.level, 0.0, 0.0, excused=True))
+        self.early.clear()
+
+    def _learn(self, cost: float, every: int) -> None:
+        self.normal.push(cost)
+        if len(self.normal) < 20 or self.records % every:
+            return
+        self.level = self.normal.median
+        # Quartiles instead of the median deviation: the window is sorted already, so they cost nothing.
+        spread = log(self.normal.quantile(0.75) / self.normal.quantile(0.25))
+        self.scale = max(0.001, spread / 2.0 * MAD_TO_SIGMA)
+        self.limit = max(self.least_ratio, exp(min(8.0 * self.scale, 3.0)))
+
+    def _stall(self, beat: Beat, wait: float) -> Stall:
+        self.run_of_stalls += 1
+        if self.run_of_stalls >= 20:  # twenty in a row are a new level, not stalls
+            self.normal.push(beat.cost)
+            if self.run_of_stalls >= 120:
+                self._learn(beat.cost, 10)
+        lost = (beat.seconds or 0.0) * (1.0 - 1.0 / beat.ratio) * self.stride
+        waited = min(lost, max(0.0, wait - self.wait_level) * self.stride)
+        stall = Stall(beat.step, beat.record, beat.ratio, lost, waited, self.records <= self.excused_until)
+        if not stall.excused and self.run_of_stalls < 20:
+            stall.excused = any(self._hits(period, stall) for period in self.periods) or self._finds_period(stall)
+        if stall.excused:
+            self.worst_pause = max(self.worst_pause, stall.ratio)
+        else:
+            self.stalls.append(stall)
+        return stall
+
+    def _hits(self, period: Period, stall: Stall) -> bool:
+        if not period.covers(stall.step, stall.ratio, self.stride):
+            return False
+        if abs(stall.step - period.last) > 0.5 * period.length:
+            period.last = stall.step
+        return True
+
+    def _finds_period(self, stall: Stall) -> bool:
+        """Whether this stall and earlier ones of its size stand at equal distances, more of them than chance would put there."""
+        self.periods = [period for period in self.periods if abs(stall.step - period.last) <= 4.0 * period.length]
+        alike = [old for old in self.stalls if old.step < stall.step and 0.625 < (old.ratio - 1.0) / (stall.ratio - 1.0) < 1.6][-24:]
+        if len(alike) < 2:
+            return False
+        span = stall.step - alike[0].step
+        best: list[Stall] = []
+        best_chance = 0.05
+        candidates = 0
+        for old in reversed(alike[-12:]):
+            gap = stall.step - old.step
+            if gap < 8.0 * self.stride:
+                continue
+            candidates += 1
+            slack = max(self.stride, 0.02 * gap)
+            chain = _chain(alike, old, gap, slack)
+            density = (len(alike) - len(chain) + 1) / span
+            chance = candidates * min(1.0, density * (2.0 * slack + self.stride)) ** (len(chain) - 1)
+            if len(chain) >= 2 and chance < best_chance:
+                best, best_chance = chain, chance
+        if not best:
+            return False
+        for old in best:
+            old.excused = True
+        length = (stall.step - best[-1].step) / len(best)
+        self.periods = [*self.periods[-5:], Period(length, stall.step, median([old.ratio for old in best]))]
+        return True
+
+
+def _chain(stalls: list[Stall], newest: Stall, gap: int, slack: float) -> list[Stall]:
+    """`newest` and its predecessors at distances of `gap`, newest first."""
+    chain = [newest]
+    for old in reversed(stalls):
+        off = chain[-1].step - gap - old.step
+        if abs(off) <= slack:
+            chain.append(old)
+        elif off > slack:
+            break
+    return chain

@@ -1,0 +1,82 @@
+"""What else moved when a run slowed down: compute, clocks, data wait, disk latency. The evidence for a cause, and against one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from holter_monitor.steps import Sample, Step
+
+COMPUTE = "compute_seconds"
+CLOCK = "gpu_sm_clock_hertz"
+LATENCY = "host_disk_read_latency_seconds"
+FOLLOWED = (COMPUTE, CLOCK)
+
+
+@dataclass(slots=True)
+class Usual:
+    """A metric's usual value (slow mean, not moved by outliers) and its latest one."""
+
+    level: float
+    last: float
+    worst: float
+    """The latest extreme ratio to the level, fading: a pause's cause is still there when the pause is reported."""
+
+    def learn(self, value: float) -> None:
+        self.last = value
+        if self.level > 0.0:
+            ratio = value / self.level
+            self.worst = ratio if abs(ratio - 1.0) > abs(self.worst - 1.0) else self.worst + 0.05 * (ratio - self.worst)
+            value = min(max(value, 0.5 * self.level), 2.0 * self.level)
+        self.level += 0.01 * (value - self.level)
+
+
+@dataclass(kw_only=True)
+class Surroundings:
+    """Keeps what is usual for the signals that explain a slow step."""
+
+    usual: dict[str, Usual] = field(default_factory=dict)
+
+    def observe(self, step: Step) -> None:
+        for metric in FOLLOWED:
+            value = step.mean(metric)
+            if value is not None and value > 0.0:
+                self._learn(metric, value)
+
+    def sample(self, sample: Sample) -> None:
+        for name, value in sample.values.items():
+            if name.startswith(LATENCY) and value > 0.0:
+                self._learn(f"{name}@{sample.node}", value)
+
+    def _learn(self, name: str, value: float) -> None:
+        known = self.usual.get(name)
+        if known is None:
+            if len(self.usual) < 4096:
+                self.usual[name] = Usual(value, value, 1.0)
+        else:
+            known.learn(value)
+
+    def evidence(self) -> tuple[dict[str, Any], list[str]]:
+        """`(numbers for the evidence, half sentences for the summary)`."""
+        numbers: dict[str, Any] = {}
+        said: list[str] = []
+        clock = self.usual.get(CLOCK)
+        if clock is not None:
+            numbers["clock_ratio"] = round(clock.worst, 3)
+            said.append("clocks normal" if clock.worst > 0.95 else f"SM clocks at {clock.worst:.0%} of usual")
+        compute = self.usual.get(COMPUTE)
+        if compute is not None:
+            numbers["compute_ratio"] = round(compute.worst, 3)
+            said.append("compute time normal" if compute.worst < 1.1 else f"compute time x{compute.worst:.1f}")
+        latencies = [(usual.worst, name) for name, usual in self.usual.items() if name.startswith(LATENCY)]
+        if latencies:
+            worst, name = max(latencies)
+            numbers["disk_read_latency_ratio"] = round(worst, 2)
+            device, _, node = name.removeprefix(LATENCY + ".").partition("@")
+            if worst > 3.0:
+                numbers["disk"] = f"{device} on {node}"
+                raised = sum(1 for ratio, _ in latencies if ratio > 3.0)
+                said.append(f"disk read latency x{worst:.0f} ({device}, {raised} of {len(latencies)} hosts' devices)")
+            else:
+                said.append("disk latency normal")
+        return numbers, said

@@ -1,0 +1,195 @@
+"""Throughput: time lost, levels, slopes, stalls, and the same stalls again; and what a run does normally."""
+
+import csv
+
+import numpy as np
+import pytest
+from detector_streams import DATA, calm, feed, paced, playbook_trace
+from holter_monitor.detectors.step_locked_stalls import StepLockedStalls
+from holter_monitor.detectors.throughput_decline import ThroughputDecline
+from holter_monitor.detectors.throughput_drop import ThroughputDrop
+from holter_monitor.detectors.throughput_stalls import ThroughputStalls
+from holter_monitor.findings import Severity
+from holter_monitor.steps import Sample, Step
+
+JUDGES = (ThroughputDrop, ThroughputStalls, ThroughputDecline)
+
+
+def loud(findings):
+    return [finding for finding in findings if finding.severity >= Severity.WARNING]
+
+
+def everything(seconds, **how):
+    return [finding for judge in JUDGES for finding in loud(feed(judge(), paced(seconds, **how)))]
+
+
+def test_a_level_that_falls_at_once_is_a_drop_with_its_cost():
+    seconds = calm(2000)
+    seconds[1000:] *= 1.1
+    said = feed(ThroughputDrop(), paced(seconds))
+    first, last = said[0], said[-1]
+    assert first.severity == Severity.WARNING and 1000 <= first.detected_step <= 1060
+    assert abs(first.onset_step - 1000) <= 20
+    assert last.cost_seconds == pytest.approx(100.0, rel=0.15)
+    assert last.evidence["level_ratio"] == pytest.approx(1.1, abs=0.01)
+    assert not feed(ThroughputDecline(), paced(seconds)), "a drop is no decline"
+
+
+def test_a_drop_that_is_mended_ends():
+    seconds = calm(2000)
+    seconds[800:1200] *= 1.3
+    said = feed(ThroughputDrop(), paced(seconds))
+    assert said[-1].is_over and abs(said[-1].end_step - 1200) <= 30
+
+
+def test_a_slow_slope_is_a_decline_and_no_drop():
+    seconds = calm(3000)
+    seconds[1000:] *= 1 + 0.25 * np.arange(2000) / 2000
+    said = feed(ThroughputDecline(), paced(seconds))
+    assert said and said[0].severity == Severity.WARNING and 1000 < said[0].detected_step < 1800
+    assert not feed(ThroughputDrop(), paced(seconds))
+
+
+def test_a_third_of_the_time_lost_for_good_pages():
+    seconds = calm(1500)
+    seconds[700:] *= 1.6
+    assert max(finding.severity for finding in feed(ThroughputDrop(), paced(seconds))) == Severity.CRITICAL
+
+
+def test_stalls_that_become_frequent_are_found_though_the_median_stands_still():
+    rng = np.random.default_rng(3)
+    seconds = calm(2000)
+    seconds[1000:][rng.random(1000) < 0.08] *= 6
+    said = loud(feed(ThroughputStalls(), paced(seconds)))
+    assert said and said[0].onset_step >= 1000 and said[0].detected_step < 1250
+    drop = loud(feed(ThroughputDrop(), paced(seconds)))
+    assert drop and "the median is" in drop[0].summary
+
+
+def test_one_stall_in_a_calm_run_is_said_once_and_is_over():
+    seconds = calm(2000)
+    seconds[1234] *= 9
+    said = feed(ThroughputStalls(), paced(seconds))
+    assert [(f.severity, f.onset_step, f.end_step) for f in said] == [(Severity.WARNING, 1234, 1234)]
+    assert said[0].cost_seconds == pytest.approx(8.0, rel=0.05)
+
+
+@pytest.mark.parametrize("period", [100, 125, 250, 400])
+@pytest.mark.parametrize("ratio", [2.0, 8.0, 40.0])
+def test_regular_pauses_that_nobody_declared_are_normal(period, ratio):
+    seconds = calm(3000, seed=period)
+    seconds[period - 1 :: period] *= ratio
+    assert not everything(seconds)
+
+
+def test_two_regular_pauses_of_different_periods_are_normal():
+    seconds = calm(3000)
+    seconds[89::100] *= 12
+    seconds[124::125] *= 30
+    assert not everything(seconds)
+
+
+def test_declared_pauses_are_normal_however_irregular():
+    rng = np.random.default_rng(5)
+    places = sorted(rng.choice(np.arange(30, 2000), 60, replace=False).tolist())
+    seconds = calm(2000)
+    seconds[places] *= 20
+    assert not everything(seconds, words=dict.fromkeys(places, "checkpoint"))
+
+
+def test_a_declared_batch_size_change_moves_the_base():
+    seconds = calm(2000)
+    seconds[900:] *= 2.2
+    assert not everything(seconds, words={900: "batch_size_change"})
+
+
+def test_a_noisy_run_is_no_drop():
+    assert not everything(calm(4000, noise=0.2))
+
+
+def test_scaling_the_time_changes_nothing():
+    seconds = calm(2000)
+    seconds[1000:] *= 1.2
+    plain, scaled = (feed(ThroughputDrop(), paced(seconds * scale)) for scale in (1.0, 37.5))
+    assert [(f.onset_step, f.detected_step, f.severity) for f in plain] == [(f.onset_step, f.detected_step, f.severity) for f in scaled]
+
+
+def test_the_evidence_names_the_disk_and_clears_the_clocks():
+    """The playbook's first failure: stalls with data wait and disk latency, clocks normal."""
+    rng = np.random.default_rng(2)
+    seconds, waits = calm(1200), np.full(1200, 0.01)
+    stalls = np.flatnonzero((rng.random(1200) < 0.06) & (np.arange(1200) > 600))
+    seconds[stalls] += 15
+    waits[stalls] += 14.5
+    drop = ThroughputDrop()
+    said = []
+    for step in paced(seconds, waits=waits, extra={"gpu_sm_clock_hertz": np.full(1200, 1.98e9)}):
+        latency = 0.08 if step.number in stalls else 0.002
+        drop.sample(Sample("node-1", "1", step.number, step.time, {"host_disk_read_latency_seconds.nvme0n1": latency}))
+        said += drop.observe(step) or []
+    last = loud(said)[-1]
+    assert last.evidence["data_wait_share"] > 0.9
+    assert last.evidence["clock_ratio"] == pytest.approx(1.0)
+    assert last.evidence["disk_read_latency_ratio"] > 20
+    assert "disk read latency x" in last.summary and "clocks normal" in last.summary
+
+
+def test_the_first_checkpoint_of_a_run_is_recorded_and_warns_nobody():
+    seconds = calm(900)
+    seconds[290] *= 18
+    said = feed(ThroughputDrop(), paced(seconds))
+    assert [f.severity for f in said] == [Severity.INFO, Severity.INFO]
+    assert said[0].detected_step == 290 and said[-1].is_over
+
+
+def weka_extract():
+    with open(DATA / "playbook" / "throughput_weka_first_700.csv", newline="") as lines:
+        for row in csv.DictReader(lines):
+            yield Step.of(int(row["step"]), {"tokens_per_second": float(row["tokens_per_second"])})
+
+
+def test_the_playbook_s_first_stall_is_found_at_once_and_confirmed_by_the_third():
+    said = feed(ThroughputDrop(), weka_extract())
+    assert said[0].onset_step == 291 and said[0].detected_step <= 292
+    assert next(f.detected_step for f in said if f.severity >= Severity.WARNING) <= 295
+
+
+def test_the_playbook_s_weka_trace_loses_41_percent_of_its_time():
+    said = feed(ThroughputDrop(), playbook_trace("throughput_weka_drops.csv", "Weka drops"))
+    assert said[0].onset_step == 291 and said[0].detected_step <= 292 and said[0].cost_seconds > 0
+    assert {f.onset_step for f in said} == {291}, "one trouble, one identity"
+    assert said[-1].severity == Severity.CRITICAL
+    assert said[-1].evidence["share_lost"] == pytest.approx(0.41, abs=0.02)
+    assert "% of wall time lost since step 291 (" in said[-1].summary
+
+
+def test_the_playbook_s_healthy_run_is_met_with_silence():
+    steps = list(playbook_trace("throughput_drops_comparison.csv", "Without drops"))
+    assert len(steps) > 1800
+    assert [f.summary for judge in JUDGES for f in feed(judge(), steps)] == []
+
+
+def test_the_playbook_s_stalls_recur_at_the_same_steps_in_the_second_attempt():
+    first = list(playbook_trace("throughput_weka_drops.csv", "Weka drops", attempt="1"))
+    second = list(playbook_trace("throughput_drops_comparison.csv", "With drops", attempt="2"))
+    said = feed(StepLockedStalls(), [*first, *second])
+    assert said[0].detected_step <= 295 and said[0].scope == "attempt 2"
+    last = said[-1].evidence
+    assert last["recurring"] == last["stalls_before"] == 40
+    assert last["expected_by_chance"] < 1.2
+
+
+def test_stalls_at_other_steps_of_the_next_attempt_are_not_step_locked():
+    rng = np.random.default_rng(11)
+    attempts = []
+    for name in ("1", "2"):
+        seconds = calm(2000, seed=int(name))
+        seconds[rng.random(2000) < 0.02] *= 10
+        attempts += list(paced(seconds, attempt=name))
+    assert not feed(StepLockedStalls(), attempts)
+
+
+def test_regular_pauses_recur_by_design():
+    seconds = calm(2000)
+    seconds[99::100] *= 10
+    assert not feed(StepLockedStalls(), [*paced(seconds, attempt="1"), *paced(seconds, attempt="2")])
