@@ -48,7 +48,7 @@ def _spawn(settings: Settings, rings: Path, lock: int) -> None:
         write = -1
         log = os.open(rings / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            subprocess.run(  # noqa: S603  our own interpreter, fixed words
+            subprocess.run(
                 [*_SHELL, sys.executable or "python3", "-I", "-c", _START, str(read)],
                 check=True,
                 timeout=5,

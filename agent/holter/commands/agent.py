@@ -27,11 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
         settings = Settings.read(os.environ, url=arguments.url, directory=arguments.directory)
         rings = private_folder(settings.ring_folders()[0])
     except (HolterError, OSError) as error:
-        print(f"holter agent: {error}", file=sys.stderr)  # noqa: T201  a command speaks to its terminal
+        print(f"holter agent: {error}", file=sys.stderr)
         return 2
     lock = open_lock(rings)
     if lock is None:
-        print(f"holter agent: another agent serves {rings}", file=sys.stderr)  # noqa: T201
+        print(f"holter agent: another agent serves {rings}", file=sys.stderr)
         return 1
     serve(settings, rings, lock, is_service=True)
     return 0
