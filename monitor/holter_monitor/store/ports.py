@@ -6,13 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
 
-from holter.frame import Frame
+from holter.frame import Frame, decode
+from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
+class Outcome(Enum):
+    """What became of a frame that was offered to the log."""
+
+    STORED = "stored"
+    REPEATED = "repeated"
+    """`(node, boot, seq)` was there already: acknowledge, do not store again."""
+    CONFLICT = "conflict"
+    """`(node, boot, seq)` was there with other bytes: two agents believe that they are the same one."""
+
+
+@dataclass(slots=True)
 class Entry:
     """One frame in the log."""
 
@@ -22,26 +34,105 @@ class Entry:
     """Unix seconds, the collector's clock, when it was appended."""
     body: bytes
     """The frame's bytes, not compressed."""
+    _frame: Frame | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def frame(self) -> Frame:
+        """The frame, decoded at most once however many consumers ask."""
+        if self._frame is None:
+            self._frame = decode(self.body)
+        return self._frame
 
 
 class FrameLog(Protocol):
     """The truth of the collector: append, read from an offset, trim."""
 
-    def append(self, bodies: Sequence[tuple[Frame, bytes]], received: float) -> list[bool]:
-        """Make the frames durable (all of them, in one commit) before it returns. One answer a frame: True = new, False = a repeat of
-        `(node, boot, seq)`, which is not stored again. Raises `LogUnavailable` (retry later) or `LogConflict` (same key, other bytes)."""
+    def append(self, bodies: Sequence[tuple[Frame, bytes]], received: float) -> list[Outcome]:
+        """Make the frames durable (all of them, in one commit) before it returns; one outcome a frame. Raises `Unavailable` or `DiskFull`,
+        and then none of them is promised."""
         ...
 
     def read(self, after: int, limit: int = 256) -> list[Entry]:
         """The entries that follow offset `after`, oldest first, at most `limit`."""
         ...
 
-    def trim(self, through: int) -> None:
-        """Forget entries up to and with offset `through`, that all consumers have finished with. Their keys stay known."""
+    def wait(self, after: int, timeout: float) -> bool:
+        """Until there is an entry behind `after`, or `timeout` seconds have passed; True if there is one."""
+        ...
+
+    def trim(self, through: int) -> int:
+        """Forget entries up to and with offset `through`, that all consumers have finished with; their keys stay known for ever.
+        A bounded piece of work: the answer is how many were forgotten, 0 when none is left."""
         ...
 
     def last_offset(self) -> int:
         """The offset of the newest entry; 0 for an empty log."""
         ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Points of one metric, columns of equal length, ordered by attempt, step, rank. `present` is False where a value was not logged."""
+
+    attempt: NDArray[Any]
+    """int32: the attempt's number in the sample store (`SampleStore.attempts`)."""
+    node: NDArray[Any]
+    rank: NDArray[Any]
+    step: NDArray[Any]
+    time_ns: NDArray[Any]
+    value: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregates:
+    """One metric over groups of ranks, by attempt, step and group (the group is 0 where all ranks are one)."""
+
+    attempt: NDArray[Any]
+    step: NDArray[Any]
+    group: NDArray[Any]
+    time_ns: NDArray[Any]
+    value: NDArray[Any]
+    count: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Which steps of which attempt; None is unbounded."""
+
+    from_step: int | None = None
+    to_step: int | None = None
+    attempt: str | None = None
+
+
+class SampleStore(Protocol):
+    """Per-rank points: written by one consumer together with its offset, read by many."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Store the rows of the entries and the last one's offset, in one transaction. Raises `Unavailable` or `DiskFull`."""
+        ...
+
+    def offset(self) -> int:
+        """The offset up to which everything is stored."""
+        ...
+
+    def metrics(self, run: str) -> list[str]: ...
+
+    def attempts(self, run: str) -> dict[int, str]:
+        """The run's attempts by the number that `Rows.attempt` carries."""
+        ...
+
+    def nodes(self, run: str) -> dict[int, str]: ...
+
+    def ranks(self, run: str, metric: str, window: Window, ranks: Sequence[int] | None = None) -> Rows:
+        """The values that were logged, each rank's own (a metric's newest value of a rank and step counts)."""
+        ...
+
+    def aggregate(self, run: str, metric: str, window: Window, *, how: str, groups: dict[int, int] | None = None) -> Aggregates:
+        """`how` (mean, min, max, median, sum, count) over the ranks of each step, or over each group (`groups`: rank → group)."""
+        ...
+
+    def last_step(self, run: str, metric: str) -> int | None: ...
 
     def close(self) -> None: ...

@@ -33,6 +33,7 @@ runs = sa.Table(
     sa.Column("last_step", sa.BigInteger),
     sa.Column("reference", Name),  # the run that this one is measured against
     sa.Column("config", sa.JSON, nullable=False, default=dict),  # whatever holter.init(config=…) said
+    sa.Column("advice", sa.JSON, nullable=False, default=dict),  # what an operator asks of it; rides in the acks to its agents
     sa.UniqueConstraint("project", "name"),
 )
 attempts = sa.Table(

@@ -1,0 +1,74 @@
+"""`POST /api/v1/frames`, as plain ASGI: two thousand of these a second leave no room for a framework's conveniences."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+from holter.errors import FrameError
+from holter.frame import CONTENT_TYPE, Frame, decode
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from holter_monitor.api import bodies, problems
+from holter_monitor.api.parts import ANYBODY, Caller, Parts
+from holter_monitor.errors import Problem, Unavailable
+from holter_monitor.store.ports import Outcome
+
+INLINE_BYTES = 256 << 10
+
+
+class Frames:
+    """Reads, checks, has it made durable, acknowledges."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        meters = self._parts.meters
+        try:
+            response = await self._take(scope, receive)
+        except ClientDisconnect:
+            return
+        except (Problem, FrameError, Unavailable) as error:
+            problem = problems.of(error)
+            meters.frames.labels("refused" if problem.status in (429, 503, 507) else "rejected").inc()
+            response = problems.respond(problem)
+        await response(scope, receive, send)
+
+    async def _take(self, scope: Scope, receive: Receive) -> Response:
+        kind = bodies.header(scope, b"content-type") or b""
+        if kind.split(b";")[0].strip() != CONTENT_TYPE.encode():
+            raise Problem(415, "Not a frame", field="Content-Type", value=kind.decode("latin-1"), remedy=f"send {CONTENT_TYPE}")
+        body = await bodies.read(scope, receive, self._parts.settings.limits)
+        started = time.perf_counter()
+        frame = decode(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode, body)
+        advice = self._admit(frame, scope.get("holter.caller", ANYBODY))
+        outcome = await self._parts.committer.submit(frame, body)
+        self._count(frame, outcome, time.perf_counter() - started)
+        if outcome is Outcome.CONFLICT:
+            raise Problem(
+                409,
+                "Another frame has this number",
+                field="seq",
+                value=f"{frame.node}/{frame.boot}/{frame.seq}",
+                remedy="two agents share one identity: start this one anew",
+            )
+        return Response(msgspec.json.encode({"ack": frame.seq} | advice), media_type="application/json")
+
+    def _admit(self, frame: Frame, caller: Caller) -> dict[str, Any]:
+        """The advice for the frame's run, if the run is known and the caller may write it."""
+        run = self._parts.known.find(frame.run)
+        if run is None or not caller.may("write", run.project):
+            raise Problem(409, "Unknown run", field="run", value=frame.run, remedy="POST /api/v1/runs first, then send frames of its id")
+        return {"advice": run.advice} if run.advice else {}
+
+    def _count(self, frame: Frame, outcome: Outcome, seconds: float) -> None:
+        meters = self._parts.meters
+        meters.ingest.observe(seconds)
+        meters.frames.labels("rejected" if outcome is Outcome.CONFLICT else outcome.value).inc()
+        if outcome is Outcome.STORED:
+            meters.points.inc(frame.rows * len(frame.metrics))

@@ -1,0 +1,65 @@
+"""`/healthz` (the process answers), `/readyz` (it can do its work), `/metrics`."""
+
+from __future__ import annotations
+
+import shutil
+
+import msgspec
+import sqlalchemy as sa
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from holter_monitor.api.parts import Parts, TheParts
+from holter_monitor.errors import MonitorError
+
+router = APIRouter(tags=["health"])
+LAG_SECONDS = 60.0
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+def readyz(parts: TheParts) -> Response:
+    """200 if every part can work, else 503; either way each part's state in a sentence."""
+    states = check(parts)
+    is_ready = all(state == "ok" for state in states.values())
+    return Response(msgspec.json.encode({"ready": is_ready, "parts": states}), 200 if is_ready else 503, media_type="application/json")
+
+
+def check(parts: Parts) -> dict[str, str]:
+    """Each part and its state; "ok", or what is wrong."""
+    states = {
+        "control store": _control(parts),
+        "ingest": "ok" if parts.committer.is_alive else "its thread has ended",
+        "disk": _disk(parts),
+    }
+    now = parts.clock()
+    for consumer in parts.consumers:
+        lag = now - consumer.oldest_waiting if consumer.oldest_waiting is not None else 0.0
+        state = consumer.trouble or (f"{lag:.0f} s behind the log" if lag > LAG_SECONDS else "ok")
+        states[consumer.name] = state if consumer.is_alive else "its thread has ended"
+    return states
+
+
+def _control(parts: Parts) -> str:
+    try:
+        with parts.control.read() as connection:
+            connection.execute(sa.text("SELECT 1"))
+    except MonitorError as error:
+        return str(error)
+    return "ok"
+
+
+def _disk(parts: Parts) -> str:
+    free, floor = shutil.disk_usage(parts.settings.data).free, parts.settings.limits.free_disk_bytes
+    return "ok" if free >= floor else f"{free >> 20} MiB free, ingest stops below {floor >> 20} MiB"
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(parts: TheParts) -> Response:
+    """For Prometheus."""
+    return Response(generate_latest(parts.meters.registry), media_type=CONTENT_TYPE_LATEST)

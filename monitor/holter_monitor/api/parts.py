@@ -1,0 +1,110 @@
+"""What a route may call: the parts that `holter_monitor.app` has built, and who is asking."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import sqlalchemy as sa
+from fastapi import Depends, Request
+
+from holter_monitor.broadcast import Broadcast
+from holter_monitor.errors import Problem
+from holter_monitor.ingest import Committer
+from holter_monitor.janitor import Janitor
+from holter_monitor.meters import Meters
+from holter_monitor.notify.outbox import Deliveries
+from holter_monitor.pipeline import Consumer
+from holter_monitor.settings import Settings
+from holter_monitor.silences import Silence
+from holter_monitor.store import runs
+from holter_monitor.store.control import Control
+from holter_monitor.store.ports import FrameLog, SampleStore
+
+if TYPE_CHECKING:
+    from holter_monitor.api.known import KnownRuns
+
+SCOPES = ("write", "read", "operate")
+
+
+class Operator(Protocol):
+    """What people do to incidents (`holter_monitor.alerting.Alerting`), in the caller's transaction, audited there."""
+
+    def acknowledge(self, connection: sa.Connection, incident: str, actor: str, now: float) -> object: ...
+    def resolve(self, connection: sa.Connection, incident: str, actor: str, now: float) -> object: ...
+    def note(self, connection: sa.Connection, incident: str, actor: str, text: str, now: float) -> object: ...
+    def end_silence(self, connection: sa.Connection, silence: str, actor: str, now: float) -> None: ...
+    def add_silence(
+        self, connection: sa.Connection, *, matchers: dict[str, str], author: str, reason: str, starts: float, ends: float, now: float
+    ) -> Silence: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    settings: Settings
+    control: Control
+    log: FrameLog
+    samples: SampleStore
+    committer: Committer
+    meters: Meters
+    broadcast: Broadcast
+    known: KnownRuns
+    operator: Operator
+    deliveries: Deliveries
+    consumers: list[Consumer]
+    janitor: Janitor
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking: a token's name, what it may do, and in which project ("*": all)."""
+
+    name: str
+    scopes: frozenset[str]
+    project: str = "*"
+
+    def may(self, scope: str, project: str | None = None) -> bool:
+        return scope in self.scopes and (project is None or self.project in ("*", project))
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self is ANYBODY
+
+    @property
+    def projects(self) -> list[str] | None:
+        return None if self.project == "*" else [self.project]
+
+
+ANYBODY = Caller("anonymous", frozenset(SCOPES))
+"""On loopback, as long as no token was made."""
+
+
+def parts_of(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+def caller_of(request: Request) -> Caller:
+    caller: Caller = request.scope.get("holter.caller", ANYBODY)
+    return caller
+
+
+TheParts = Annotated[Parts, Depends(parts_of)]
+TheCaller = Annotated[Caller, Depends(caller_of)]
+
+
+def visible_run(connection: sa.Connection, run: str, caller: Caller) -> sa.RowMapping:
+    """The run, if there is one and the caller's project is its. Another project's run does not exist for him: the same 404."""
+    row = runs.one(connection, run)
+    if row is None or not caller.may("read", row["project"]):
+        raise Problem(404, "No such run", field="run", value=run, remedy="GET /api/v1/runs lists the runs and their ids")
+    return row
+
+
+def text(value: Any, limit: int = 200) -> str:
+    """`value` as it may stand in an answer: short, printable."""
+    shown = value if isinstance(value, str) else repr(value)
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown[:limit])

@@ -1,0 +1,93 @@
+"""Series: a rank's values or an aggregate over ranks, at any zoom; all ranks at a step."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from fastapi import APIRouter, Query, Response
+
+from holter_monitor import series as shapes
+from holter_monitor.api.parts import Parts, TheCaller, TheParts, visible_run
+from holter_monitor.api.shapes import RanksShape, SeriesShape
+from holter_monitor.errors import Problem
+from holter_monitor.store.ports import Window
+
+router = APIRouter(prefix="/api/v1", tags=["series"])
+MAX_POINTS = 100_000
+Step = Annotated[int | None, Query(ge=-(2**62), le=2**62)]
+Rank = Annotated[int | None, Query(ge=-1, le=2**31 - 1, description="-1: the node's own rows")]
+
+
+Aggregate = Literal["mean", "min", "max", "median", "sum", "count"]
+
+
+@router.get("/runs/{run}/series", response_model=SeriesShape)
+def get_series(
+    run: str,
+    parts: TheParts,
+    caller: TheCaller,
+    *,
+    metric: Annotated[str, Query(max_length=200, examples=["loss"])],
+    rank: Rank = None,
+    agg: Aggregate | None = None,
+    from_step: Step = None,
+    to_step: Step = None,
+    attempt: Annotated[str | None, Query(max_length=200)] = None,
+    max_points: Annotated[int, Query(ge=3, le=MAX_POINTS)] = 1_000,
+) -> Response:
+    """One rank's values, or (the default) the mean over the ranks of each step. Thinned to `max_points` without losing a spike."""
+    if rank is not None and agg is not None:
+        raise Problem(400, "One rank has no aggregate", field="agg", value=agg, remedy="give rank or agg, not both")
+    with parts.control.read() as connection:
+        visible_run(connection, run, caller)
+    window = Window(from_step=from_step, to_step=to_step, attempt=attempt)
+    how = None if rank is not None else agg or "mean"
+    found = _rank(parts, run, metric, window, rank) if rank is not None else _aggregate(parts, run, metric, window, how or "mean")
+    thinned = shapes.thin(found, max_points)
+    head = {"run": run, "metric": metric, "rank": rank, "agg": how, "thinned": len(thinned) < len(found), "points": len(found)}
+    return answer(head | shapes.document(thinned, parts.samples.attempts(run)))
+
+
+def _rank(parts: Parts, run: str, metric: str, window: Window, rank: int) -> shapes.Series:
+    rows = parts.samples.ranks(run, metric, window, [rank])
+    return shapes.Series(rows.attempt, rows.step, rows.time_ns, rows.value)
+
+
+def _aggregate(parts: Parts, run: str, metric: str, window: Window, how: str) -> shapes.Series:
+    found = parts.samples.aggregate(run, metric, window, how=how)
+    return shapes.Series(found.attempt, found.step, found.time_ns, found.value)
+
+
+@router.get("/runs/{run}/ranks", response_model=RanksShape)
+def get_ranks(
+    run: str,
+    parts: TheParts,
+    caller: TheCaller,
+    *,
+    metric: Annotated[str, Query(max_length=200, examples=["step_time_seconds"])],
+    step: Step = None,
+    attempt: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """Each rank's value at one step (the newest, if none is named); after a rewind, of the newest attempt that has it."""
+    with parts.control.read() as connection:
+        visible_run(connection, run, caller)
+    if step is None:
+        step = parts.samples.last_step(run, metric)
+    empty: dict[str, Any] = {"run": run, "metric": metric, "step": step, "attempt": attempt, "rank": [], "node": [], "value": []}
+    if step is None:
+        return answer(empty)
+    rows = parts.samples.ranks(run, metric, Window(from_step=step, to_step=step, attempt=attempt))
+    if not len(rows.rank):
+        return answer(empty)
+    newest = rows.attempt == rows.attempt.max()
+    order = np.flatnonzero(newest)[np.argsort(rows.rank[newest], kind="stable")]
+    nodes = parts.samples.nodes(run)
+    named = {"attempt": parts.samples.attempts(run).get(int(rows.attempt.max())), "rank": rows.rank[order].tolist()}
+    filled = {"node": [nodes.get(number, "") for number in rows.node[order].tolist()], "value": shapes.numbers(rows.value[order])}
+    return answer(empty | named | filled)
+
+
+def answer(document: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(document), media_type="application/json")

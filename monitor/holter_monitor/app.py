@@ -1,0 +1,136 @@
+"""Builds the collector: the only file that knows all its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.routing import Route
+
+from holter_monitor import __version__
+from holter_monitor.alerting import Alerting
+from holter_monitor.api import frames, health, incidents, points, problems, runs, series, silences, stream
+from holter_monitor.api.known import KnownRuns
+from holter_monitor.api.parts import Parts
+from holter_monitor.broadcast import Broadcast
+from holter_monitor.detection import Detection
+from holter_monitor.errors import DataDirectoryInUse, SettingsError
+from holter_monitor.ingest import Committer
+from holter_monitor.janitor import Janitor
+from holter_monitor.judges import Engines
+from holter_monitor.meters import Meters
+from holter_monitor.notify.outbox import Deliveries
+from holter_monitor.notify.receivers import workers
+from holter_monitor.pipeline import Consumer, SampleWriter
+from holter_monitor.policies import default_policy
+from holter_monitor.settings import Settings
+from holter_monitor.store.control import open_control
+from holter_monitor.store.log_sqlite import SqliteFrameLog
+from holter_monitor.store.outbox import SqlOutbox
+from holter_monitor.store.queries_duckdb import DuckDbQueries
+
+
+def build(settings: Settings) -> FastAPI:
+    """The application, its stores opened and its threads ready to start with its lifespan. Raises `MonitorError` if one cannot be opened."""
+    lock = claim(settings.data)
+    parts = assemble(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        parts.broadcast.open(asyncio.get_running_loop())
+        await asyncio.to_thread(start, parts)
+        try:
+            yield
+        finally:
+            parts.broadcast.close()
+            await asyncio.to_thread(stop, parts)
+            lock.close()
+
+    app = FastAPI(title="Holter", version=__version__, lifespan=lifespan, description="Health of training runs.")
+    app.state.parts = parts
+    problems.install(app)
+    app.router.routes.append(Route("/api/v1/frames", frames.Frames(parts), methods=["POST"]))
+    for part in (health, runs, series, points, incidents, silences, stream):
+        app.include_router(part.router)
+    return app
+
+
+def claim(data: Path) -> LockedDirectory:
+    """Make the data directory, private, and hold it: two collectors on one log would each believe that they own it."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return LockedDirectory(data)
+    except OSError as error:
+        raise SettingsError(f"--data {data}: {error.strerror}; name a directory that can be written") from error
+
+
+class LockedDirectory:
+    def __init__(self, data: Path) -> None:
+        self._descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._descriptor)
+            raise DataDirectoryInUse(f"another collector runs on {data}; stop it, or give this one another --data") from error
+
+    def close(self) -> None:
+        with suppress(OSError):
+            os.close(self._descriptor)
+
+
+def assemble(settings: Settings) -> Parts:
+    """Open the stores and put the parts together."""
+    control = open_control(settings.control_url)
+    log = SqliteFrameLog(settings.data / "frames.sqlite")
+    samples = DuckDbQueries(settings.data / "samples.duckdb", metrics_per_run=settings.limits.metrics_per_run)
+    meters, broadcast = Meters(), Broadcast()
+    policy = default_policy(os.environ)
+    alerting = Alerting(policy, link=settings.url)
+    outbox = SqlOutbox(control.engine, fallback=policy.fallback)
+    if settings.db is None:
+        outbox.release()  # the directory is ours alone: a lease can only be a killed predecessor's
+    deliveries = Deliveries(workers(policy.receivers, outbox, allow_private=policy.allow_private, link=settings.url))
+    committer = Committer(log, meters, waiting_bytes=settings.limits.waiting_bytes)
+    consumers: list[Consumer] = [SampleWriter(log, samples, meters)]
+    if settings.detect:
+        consumers.append(Detection(log, control, meters, bench=Engines(), alarm=alerting, wake=deliveries.wake, broadcast=broadcast))
+    known, janitor = KnownRuns(control), Janitor(log, consumers)
+    return Parts(
+        settings=settings,
+        control=control,
+        log=log,
+        samples=samples,
+        committer=committer,
+        meters=meters,
+        broadcast=broadcast,
+        known=known,
+        operator=alerting,
+        deliveries=deliveries,
+        consumers=consumers,
+        janitor=janitor,
+    )
+
+
+def start(parts: Parts) -> None:
+    parts.deliveries.start()
+    parts.committer.start()
+    for consumer in parts.consumers:
+        consumer.start()
+    parts.janitor.start()
+
+
+def stop(parts: Parts) -> None:
+    """In the order of the data's way: what was acknowledged is in the log, and the next life goes on from the offsets."""
+    parts.committer.stop()
+    parts.janitor.stop()
+    for consumer in parts.consumers:
+        consumer.stop()
+    parts.deliveries.stop(5)
+    parts.samples.close()
+    parts.log.close()
+    parts.control.close()

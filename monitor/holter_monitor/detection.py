@@ -1,0 +1,235 @@
+"""The consumer that judges: frames → findings → incidents, with the runs' records, in one transaction of the control store with its offset.
+
+After a restart each run's engine is restored from its newest snapshot and fed again, silently, what lies between the snapshot and the committed
+offset. All snapshots carry the same offset, so the log is needed from there on and no earlier.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from holter.frame import Frame
+
+from holter_monitor.broadcast import Broadcast
+from holter_monitor.findings import Finding
+from holter_monitor.meters import Meters
+from holter_monitor.pipeline import BATCH_FRAMES, Consumer
+from holter_monitor.runs import Run
+from holter_monitor.store import records, runs, snapshots
+from holter_monitor.store.control import Control
+from holter_monitor.store.ports import Entry, FrameLog
+from holter_monitor.store.tables import step_summaries
+from holter_monitor.store.upserts import insert_new
+
+logger = logging.getLogger(__name__)
+SNAPSHOT_SECONDS = 60.0
+TICK_SECONDS = 5.0
+ALARM_SECONDS = 1.0
+"""How often time alone may change incidents: reminders, escalations, ends of silences."""
+GRACE_SECONDS = 90.0
+"""After its own start the collector lets this much time pass before silence means anything: it was the collector that was away."""
+
+
+class Judge(Protocol):
+    """One run's engine (`holter_monitor.engine.Engine`), as far as this consumer needs it."""
+
+    def feed(self, frame: Frame, received: float) -> list[Finding]: ...
+    def tick(self, now: float) -> list[Finding]: ...
+    def finish(self) -> list[Finding]: ...
+    def take_summaries(self) -> Sequence[Any]: ...
+    def snapshot(self) -> bytes: ...
+
+
+class Bench(Protocol):
+    """Where judges come from."""
+
+    def new(self, run: Run) -> Judge: ...
+    def restore(self, run: Run, state: bytes) -> Judge: ...
+
+
+class Alarm(Protocol):
+    """Findings → incidents and their notices (`holter_monitor.alerting.Alerting`)."""
+
+    def apply(self, connection: sa.Connection, run: Run, findings: Sequence[Finding], now: float) -> None: ...
+    def tick(self, connection: sa.Connection, now: float) -> int: ...
+
+
+@dataclass(slots=True)
+class _Effects:
+    """What a batch of frames brought, kept until its transaction is through: an engine cannot be fed twice."""
+
+    entries: Sequence[Entry]
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    summaries: list[dict[str, Any]] = field(default_factory=list)
+    finished: set[str] = field(default_factory=set)
+
+
+class Detection(Consumer):
+    name = "detection"
+
+    def __init__(
+        self, log: FrameLog, control: Control, meters: Meters, *, bench: Bench, alarm: Alarm, wake: Callable[[], None], broadcast: Broadcast
+    ) -> None:
+        super().__init__(log, meters)
+        self._control, self._bench, self._alarm, self._wake, self._broadcast = control, bench, alarm, wake, broadcast
+        self._records = records.Records()
+        self._runs: dict[str, Run] = {}
+        self._judges: dict[str, Judge] = {}
+        self._changed: set[str] = set()
+        self._pending: _Effects | None = None
+        self.snapshot_offset = 0
+        """From here on the log is needed: all that lies before is in the snapshots."""
+        self._snapshot_at = self._tick_at = self._alarm_at = time.monotonic()
+        self._started = time.monotonic()
+
+    @property
+    def needed_from(self) -> int:
+        return self.snapshot_offset
+
+    def begin(self) -> int:
+        with self._control.read() as connection:
+            committed = records.committed(connection)
+            kept = snapshots.load(connection)
+        self.snapshot_offset = min((snapshot.offset for snapshot in kept), default=committed)
+        for snapshot in kept:
+            run = self._run_of(snapshot.run)
+            self._judges[snapshot.run] = self._bench.restore(run, snapshot.state)
+        self._replay(committed)
+        return committed
+
+    def _replay(self, through: int) -> None:
+        """Bring the engines from the snapshots to the committed offset. What they say now was said before."""
+        offset = self.snapshot_offset
+        while offset < through:
+            entries = [entry for entry in self._log.read(offset, BATCH_FRAMES) if entry.offset <= through]
+            if not entries:
+                return
+            for entry in entries:
+                self._feed(entry)
+            for judge in self._judges.values():
+                judge.take_summaries()
+            offset = entries[-1].offset
+
+    def work(self, entries: Sequence[Entry]) -> int:
+        effects = self._pending = self._pending or self._judge(entries)
+        try:
+            self._commit(effects)
+        except BaseException:
+            self._records.forget()
+            raise
+        self._pending = None
+        self._announce(effects)
+        return effects.entries[-1].offset
+
+    def _judge(self, entries: Sequence[Entry]) -> _Effects:
+        effects = _Effects(entries)
+        for entry in entries:
+            found = self._feed(entry)
+            if found:
+                effects.findings.setdefault(entry.frame.run, []).extend(found)
+        for run in {entry.frame.run for entry in entries}:
+            self._take_summaries(run, effects)
+        return effects
+
+    def _feed(self, entry: Entry) -> list[Finding]:
+        run = entry.frame.run
+        judge = self._judges.get(run)
+        if judge is None:
+            judge = self._judges[run] = self._bench.new(self._run_of(run))
+        self._changed.add(run)
+        try:
+            return judge.feed(entry.frame, entry.received)
+        except Exception:
+            # Fed again it would fail again, and no other run would be judged any more. The frame is in the log and the samples all the same.
+            logger.exception("the engine of run %s failed on the frame at offset %s", run, entry.offset)
+            self._meters.failures.labels(self.name).inc()
+            return []
+
+    def _take_summaries(self, run: str, effects: _Effects) -> None:
+        effects.summaries += [{"run": run} | asdict(summary) for summary in self._judges[run].take_summaries()]
+
+    def _commit(self, effects: _Effects) -> None:
+        now = self._clock()
+        with self._control.write() as connection:
+            ended = self._records.apply(connection, effects.entries)
+            for run in ended - effects.finished:
+                effects.findings.setdefault(run, []).extend(self._judges[run].finish())
+                self._take_summaries(run, effects)
+                effects.finished.add(run)
+            insert_new(connection, step_summaries, effects.summaries)
+            for run, findings in effects.findings.items():
+                self._alarm.apply(connection, self._run_of(run), findings, now)
+            records.commit(connection, effects.entries[-1].offset, now)
+            if effects.finished:  # `finish` is no entry of the log: a replay would not call it
+                self._write_snapshots(connection, effects.entries[-1].offset, now)
+        for findings in effects.findings.values():
+            for finding in findings:
+                self._meters.findings.labels(finding.kind).inc()
+
+    def _write_snapshots(self, connection: sa.Connection, offset: int, now: float) -> None:
+        states = {run: self._judges[run].snapshot() for run in self._changed}
+        snapshots.save(connection, states, offset, now)
+
+    def idle(self) -> None:
+        now = time.monotonic()
+        if now - self._alarm_at >= ALARM_SECONDS:
+            self._alarm_at = now
+            with self._control.write() as connection:
+                touched = self._alarm.tick(connection, self._clock())
+            if touched:
+                self._wake()
+        if now - self._tick_at >= TICK_SECONDS and now - self._started >= GRACE_SECONDS and not self._log.wait(self.offset, 0):
+            self._tick_at = now
+            self._tick()
+        if now - self._snapshot_at >= SNAPSHOT_SECONDS:
+            self._snapshot_at = now
+            self.take_snapshots()
+
+    def _tick(self) -> None:
+        """Silence is judged only by who is up to date with the log."""
+        now = self._clock()
+        found = {run: findings for run, judge in self._judges.items() if (findings := judge.tick(now))}
+        with self._control.write() as connection:
+            records.silence(connection, now)
+            for run, findings in found.items():
+                self._alarm.apply(connection, self._run_of(run), findings, now)
+        if found:
+            self._wake()
+        for run in found:
+            self._broadcast.publish({"type": "incidents", "run": run})
+
+    def take_snapshots(self) -> None:
+        """Write the state of all engines that changed, and let the log go up to here."""
+        with self._control.write() as connection:
+            self._write_snapshots(connection, self.offset, self._clock())
+        self._changed.clear()
+        self.snapshot_offset = self.offset
+
+    def _announce(self, effects: _Effects) -> None:
+        lines: dict[tuple[str, str, int], dict[str, Any]] = {}
+        for row in effects.summaries:
+            line = lines.setdefault((row["run"], row["attempt"], row["step"]), {})
+            line[row["metric"]] = row["mean"]
+        for (run, attempt, step), metrics in list(lines.items())[-64:]:
+            self._broadcast.publish({"type": "step", "run": run, "attempt": attempt, "step": step, "metrics": metrics})
+        for run in {entry.frame.run for entry in effects.entries}:
+            self._broadcast.publish({"type": "run", "run": run})
+        if effects.findings:
+            self._wake()
+        for run in effects.findings:
+            self._broadcast.publish({"type": "incidents", "run": run})
+
+    def _run_of(self, run: str) -> Run:
+        if run not in self._runs:
+            with self._control.read() as connection:
+                self._runs[run] = runs.load(connection, run) or Run(id=run, project="", name=run)
+        return self._runs[run]
+
+    def forget(self, run: str) -> None:
+        """The run's facts changed: ask the store again."""
+        self._runs.pop(run, None)

@@ -1,0 +1,41 @@
+"""The thread that tidies: trims the frame log behind both consumers. (Retention of points will live here too.)"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from holter_monitor.errors import MonitorError
+from holter_monitor.pipeline import Consumer
+from holter_monitor.store.ports import FrameLog
+
+logger = logging.getLogger(__name__)
+EVERY_SECONDS = 10.0
+
+
+class Janitor:
+    def __init__(self, log: FrameLog, consumers: list[Consumer]) -> None:
+        self._log, self._consumers = log, consumers
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="holter-janitor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(EVERY_SECONDS):
+            try:
+                self.tidy()
+            except MonitorError as error:
+                logger.warning("tidying up has to wait: %s", error)
+
+    def tidy(self) -> None:
+        """Trim what every consumer has finished with; piece by piece, so that an append never waits long."""
+        through = min(consumer.needed_from for consumer in self._consumers)
+        while not self._stopping.is_set() and self._log.trim(through):
+            self._stopping.wait(0.02)

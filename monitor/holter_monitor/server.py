@@ -1,0 +1,59 @@
+"""uvicorn around the application: one process, uvloop and httptools where there are any, clean shutdown."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from holter_monitor import app
+from holter_monitor.errors import SettingsError
+from holter_monitor.settings import Settings
+
+SHUTDOWN_SECONDS = 5
+BACKLOG = 2_048
+
+
+def serve(settings: Settings, ready: Callable[[Settings], None]) -> int:
+    """Until SIGTERM or SIGINT; 0 then. `ready` is told the settings with the port that was found."""
+    listener = listen(settings)
+    settings = dataclasses.replace(settings, port=listener.getsockname()[1])
+    server = uvicorn.Server(config(app.build(settings), settings))
+    ready(settings)
+    # uvicorn shuts down in order and then raises the signal again, for whoever had it before: an orderly end is no death by signal.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listener])
+    return 0
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The bound socket; that the port is taken is said before any store is opened."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"--host {settings.host} --port {settings.port}: {error.strerror}; name a free port of this machine") from error
+    listener.listen(BACKLOG)  # from here on a connection waits; before, it would be refused
+    return listener
+
+
+def config(application: object, settings: Settings) -> uvicorn.Config:
+    assert callable(application)
+    return uvicorn.Config(
+        application,
+        backlog=BACKLOG,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        ssl_certfile=str(settings.certificate) if settings.certificate else None,
+        ssl_keyfile=str(settings.key) if settings.key else None,
+    )

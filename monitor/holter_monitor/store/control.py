@@ -1,0 +1,134 @@
+"""The control store: SQLAlchemy on SQLite (one file, no server) or PostgreSQL, opened at the newest schema."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from holter.frame import finite
+
+from holter_monitor.errors import DiskFull, SettingsError, Unavailable
+
+BUSY_SECONDS = 5.0
+MIGRATIONS = Path(__file__).with_name("migrations")
+FULL = ("disk is full", "No space left", "disk full")
+
+
+class Control:
+    """Transactions for readers and for writers. On SQLite a writer takes its lock at BEGIN: an upgrade in the middle could not be waited for."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Raises `Unavailable` if the database cannot answer now."""
+        with _refusals(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Commits at the end of the block, or nothing. Raises `Unavailable` or `DiskFull`."""
+        with _refusals(), self.engine.execution_options(holter_write=True).begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+        words = str(getattr(error, "orig", None) or error)
+        if any(full in words for full in FULL):
+            raise DiskFull(f"the disk of the control store is full: {words}") from error
+        raise Unavailable(f"the control store cannot be used now: {words}", retry_after=2) from error
+
+
+def open_control(url: str) -> Control:
+    """Connect and bring the schema up to date (a SQLite file is copied first). Raises `SettingsError` for a URL that cannot be used."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise SettingsError(f"--db {url!r} is no SQLAlchemy URL, like sqlite:////var/lib/holter/control.sqlite") from error
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    engine = _engine(parsed)
+    upgrade(engine, Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None)
+    return Control(engine)
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        engine = sa.create_engine(
+            url, json_serializer=_json, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}, pool_size=8, max_overflow=8
+        )
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if backend == "postgresql":
+        return sa.create_engine(
+            url,
+            json_serializer=_json,
+            pool_pre_ping=True,
+            pool_size=8,
+            max_overflow=4,
+            pool_timeout=BUSY_SECONDS,
+            connect_args={"connect_timeout": 5, "options": "-c statement_timeout=30000 -c lock_timeout=5000 -c synchronous_commit=on"},
+        )
+    raise SettingsError(f"--db: {backend} is not supported; use sqlite or postgresql")
+
+
+def _json(value: Any) -> str:
+    """Strict JSON: a NaN in an incident's evidence travels as a string, PostgreSQL would refuse the literal."""
+    return json.dumps(finite(value), allow_nan=False, separators=(",", ":"))
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # the driver's own idea of when to BEGIN is off: `_begin_sqlite` says it
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={int(BUSY_SECONDS * 1000)}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    is_writer = connection.get_execution_options().get("holter_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+
+
+def upgrade(engine: sa.Engine, file: Path | None) -> None:
+    """Run the migrations that are missing. An existing SQLite file that needs some is copied beside itself first."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    head = ScriptDirectory.from_config(config).get_current_head()
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current == head:
+        return
+    if current is not None and file is not None:
+        backup(file, file.with_name(f"{file.name}.{current}.{int(time.time())}.backup"))
+    with engine.execution_options(holter_write=True).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def backup(source: Path, target: Path) -> None:
+    """A consistent copy of a live SQLite file (its own backup interface), complete before it has its name."""
+    partial = target.with_name(target.name + ".partial")
+    with sqlite3.connect(source) as live, sqlite3.connect(partial) as copy:
+        live.backup(copy)
+    copy.close()
+    live.close()
+    partial.rename(target)

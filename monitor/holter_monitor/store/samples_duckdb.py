@@ -1,0 +1,95 @@
+"""The embedded sample store: a DuckDB file with one wide table a run, a column a metric.
+
+A run of its own table, so that dropping a run is dropping a table and a query never wades through other runs. Columns bear numbers, not the
+metrics' names: DuckDB folds case (`Loss` and `loss` would be one), and a name from outside never becomes SQL. A new metric is an ALTER TABLE ADD COLUMN,
+which touches only the catalog. NULL is "not logged", NaN is NaN.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+from holter.frame import Frame
+
+from holter_monitor.errors import DiskFull, Unavailable
+from holter_monitor.store.batch import Block, blocks
+from holter_monitor.store.catalog import Catalog
+from holter_monitor.store.ports import Entry
+
+MEMORY_LIMIT = "512MB"
+THREADS = 2
+METRICS_PER_RUN = 2_000
+
+
+class DuckDbSamples:
+    """Written by one thread; queries (`holter_monitor.store.queries_duckdb`) each take a cursor of their own."""
+
+    def __init__(self, path: Path, *, metrics_per_run: int = METRICS_PER_RUN) -> None:
+        self._path = path
+        self._database = duckdb.connect(str(path), config={"memory_limit": MEMORY_LIMIT, "threads": THREADS})
+        self._writer = self._database.cursor()
+        self._writing = threading.Lock()
+        self._catalog = Catalog(metrics_per_run)
+        self.overflow: Counter[str] = Counter()
+        """Values of metrics beyond the run's limit, by run."""
+        self._catalog.create(self._writer)
+        self._catalog.load(self._writer)
+        self.catalog = self._catalog.published()
+        """As of the last commit; what queries go by."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Store the rows of the entries and the last one's offset, in one transaction."""
+        by_run: dict[str, list[Frame]] = {}
+        for entry in entries:
+            by_run.setdefault(entry.frame.run, []).append(entry.frame)
+        with self._writing:
+            write = self._writer
+            with self._refusals():
+                write.execute("BEGIN")
+                for run, frames in by_run.items():
+                    for block in blocks(frames):
+                        self._insert(run, block)
+                write.execute("UPDATE consumer SET consumed = ?", [entries[-1].offset])
+                write.execute("COMMIT")
+            if self._catalog.is_changed:
+                self.catalog = self._catalog.published()
+
+    def _insert(self, run: str, block: Block) -> None:
+        columns, surplus = self._catalog.place(self._writer, run, block.types)
+        if surplus:
+            self.overflow[run] += sum(block.present[name] for name in surplus)
+        attempts = {name: self._catalog.number(self._writer, "attempts", run, name) for name in set(block.attempts)}
+        nodes = {name: self._catalog.number(self._writer, "nodes", run, name) for name in set(block.nodes)}
+        batch = block.table(attempts, nodes, columns)
+        self._writer.register("batch", batch)
+        try:
+            self._writer.execute(f"INSERT INTO {self._catalog.table(run)} BY NAME SELECT * FROM batch")  # noqa: S608  numbers only
+        finally:
+            self._writer.unregister("batch")
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            with suppress(duckdb.TransactionException):  # it has ended the transaction itself
+                self._writer.execute("ROLLBACK")
+            self._catalog.load(self._writer)
+            kind = DiskFull if "No space left" in str(error) else Unavailable
+            raise kind(f"the sample store cannot be written: {error}") from error
+
+    def offset(self) -> int:
+        return self.catalog.offset(self._database.cursor())
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        return self._database.cursor()
+
+    def close(self) -> None:
+        with self._writing:
+            self._writer.close()
+            self._database.close()
