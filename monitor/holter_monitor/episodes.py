@@ -28,6 +28,9 @@ class Trouble:
     ranks: tuple[int, ...] = ()
     cost_seconds: float | None = None
     attempt: str = ""
+    onset_tokens: float | None = None
+    """Tokens consumed at the onset, where the log counts them."""
+    detected_tokens: float | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
     causes: list[dict[str, Any]] = field(default_factory=list)
 
@@ -35,7 +38,7 @@ class Trouble:
         if finding.severity > self.severity and self.severity < Severity.WARNING:
             self.detected_step = finding.detected_step
         self.severity = max(self.severity, finding.severity)
-        self.summary, self.score, self.evidence = finding.summary, finding.score, finding.evidence
+        self.summary, self.score, self.evidence = finding.summary, max(self.score, finding.score), finding.evidence
         self.end_step, self.metric, self.ranks = finding.end_step, finding.metric or self.metric, finding.ranks
         self.cost_seconds = finding.cost_seconds if finding.cost_seconds is not None else self.cost_seconds
 
@@ -63,7 +66,7 @@ class Episodes:
             trouble = Trouble(
                 len(self.all), source, finding.kind, finding.scope, finding.severity, finding.onset_step, finding.detected_step,
                 finding.summary, finding.score, finding.end_step, finding.metric, finding.ranks, finding.cost_seconds, finding.attempt,
-                finding.evidence,
+                evidence=finding.evidence,
             )  # fmt: skip
             self.known[identity] = trouble
             self.all.append(trouble)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect
 from collections import deque
 from dataclasses import dataclass, field
-from math import isnan
+from math import inf, isnan
 
 from holter_monitor.episodes import Trouble
 from holter_monitor.steps import Step
 
 SHOWN = ("loss", "grad_norm", "lr", "eval_loss", "tokens_per_second", "samples_per_second", "step_time_seconds", "data_wait_seconds", "mfu")
 """Metrics that are drawn for the whole run."""
+_OF_MANY = frozenset((*SHOWN, "compute_seconds", "consumed_tokens"))
+"""What is averaged over many ranks for the pictures."""
 BEFORE, AFTER = 80, 40
 """Records around an incident's detection that are kept for its picture."""
 MAX_FRAMES = 500
@@ -75,13 +79,20 @@ class Trace:
     metrics: dict[str, Thinned] = field(default_factory=dict)
     frames: dict[int, Frame] = field(default_factory=dict)
     """By the incident's place in the list."""
-    tokens: list[Point] = field(default_factory=list)
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    """The step of each record, where the whole is kept: labels speak of steps, scores of records."""
+    tokens: Thinned = field(default_factory=Thinned)
     recent: deque[tuple[int, dict[str, float]]] = field(default_factory=lambda: deque(maxlen=BEFORE))
     filling: list[Frame] = field(default_factory=list)
 
     def add(self, step: Step) -> None:
-        values = {metric: value for metric in step.metrics if (value := step.mean(metric)) is not None}
+        named = step.metrics if len(step.ranks) == 1 else [metric for metric in step.metrics if metric in _OF_MANY]
+        values = {metric: value for metric in named if (value := step.mean(metric)) is not None}
         self.recent.append((step.number, values))
+        if self.is_whole:
+            self.numbers.append(step.number)
+        if "consumed_tokens" in values:
+            self.tokens.add(step.number, values["consumed_tokens"])
         for metric in SHOWN:
             value = values.get(metric)
             if value is not None:
@@ -102,12 +113,23 @@ class Trace:
 
     def frame(self, trouble: Trouble) -> None:
         """Keeps what surrounds a new incident."""
+        trouble.onset_tokens, trouble.detected_tokens = self._tokens_at(trouble.onset_step), self._tokens_at(trouble.detected_step)
         metric = trouble.metric or ""
         if len(self.frames) >= MAX_FRAMES or not metric:
             return
         frame = Frame([(number, values[metric]) for number, values in self.recent if metric in values], metric)
         self.frames[trouble.place] = frame
         self.filling.append(frame)
+
+    def _tokens_at(self, step: int) -> float | None:
+        """Exact for a recent step, else from the thinned series."""
+        if self.tokens.high is None and not self.tokens.points:
+            return None
+        exact = next((values["consumed_tokens"] for number, values in self.recent if number == step and "consumed_tokens" in values), None)
+        if exact is not None:
+            return exact
+        place = bisect(self.tokens.points, (step, inf))
+        return self.tokens.points[place - 1][1] if place else None
 
     def finish(self) -> None:
         for thinned in self.metrics.values():

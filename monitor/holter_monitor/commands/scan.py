@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
+
+from rich.console import Console
 
 from holter_monitor.findings import Severity
 from holter_monitor.imports import FORMATS
 from holter_monitor.imports.records import LogError
-from holter_monitor.report import as_json
+from holter_monitor.report import as_json, page, terminal
 from holter_monitor.scan import Scanned, ScanSettings, scan
 
 CLEAN, UNREADABLE, TROUBLE = 0, 2, 3
@@ -27,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what a column is: a metric (loss, step_time_seconds, …) or step, time, rank, event, run, ignored; may be repeated",
     )  # fmt: skip
     parser.add_argument("--attempts", action="store_true", help="the logs are attempts of one run, in the order given")
+    parser.add_argument("--all", action="store_true", help="show every incident of a run, not only the first dozen")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as one page with plots")
     parser.add_argument("--json", action="store_true", help="a JSON array with one object per incident")
 
 
@@ -39,17 +44,26 @@ def mapping(text: str) -> tuple[str, str]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    settings = ScanSettings(format=arguments.format, columns=dict(arguments.map), is_one_run=arguments.attempts)
+    settings = ScanSettings(
+        format=arguments.format, columns=dict(arguments.map), is_one_run=arguments.attempts, with_plots=arguments.html is not None
+    )
+    console = Console(highlight=False)
     runs: list[Scanned] = []
     failures: list[LogError] = []
     for result in scan(arguments.paths, settings):
         if isinstance(result, LogError):
             failures.append(result)
             print(f"holter scan: {result}", file=sys.stderr)
-        else:
-            runs.append(result)
+            continue
+        runs.append(result)
+        if not arguments.json:
+            terminal.show(console, result, limit=sys.maxsize if arguments.all else terminal.SHOWN_TROUBLES)
     if arguments.json:
         print(json.dumps(as_json.incidents(runs), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        terminal.close(console, runs, failures)
+    if arguments.html is not None:
+        arguments.html.write_text(page.render(runs, failures), encoding="utf-8")
     return exit_status(runs, failures)
 
 

@@ -7,18 +7,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from holter_monitor.imports.files import LogFile
+from holter_monitor.imports.names import target
 from holter_monitor.imports.records import Head, Record
 from holter_monitor.imports.tables import CellError, Columns, record
 
 _DEPTH = 4
+_LOOKED_AT = 50
 
 
 class JsonLines:
     name: ClassVar[str] = "jsonl"
 
     def recognises(self, head: Head) -> bool:
-        lines = [line for line in head.text.splitlines()[:5] if line.strip()]
-        return bool(lines) and any(_object(line) is not None for line in lines)
+        """At least one of the first objects names something that Holter has a word for: a folder has other JSON lines too."""
+        rows = (_object(line) for line in head.text.splitlines()[:_LOOKED_AT] if line.startswith("{"))
+        return any(row is not None and is_record(row) for row in rows)
 
     def read(self, log: LogFile, columns: Mapping[str, str]) -> Iterator[Record]:
         known = Columns(columns)
@@ -42,6 +45,11 @@ def _object(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
+
+
+def is_record(row: Mapping[str, Any]) -> bool:
+    """Whether a JSON object holds a number under a name that Holter has a word for."""
+    return any(isinstance(cell, (int, float)) and target(name, {}).is_known for name, cell in _flat(row, "", _DEPTH))
 
 
 def from_row(row: Mapping[str, Any], columns: Columns) -> Record:

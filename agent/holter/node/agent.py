@@ -1,0 +1,306 @@
+"""The node agent's loop: find rings, read them, watch their ranks, pack frames, spool. The shipper thread does the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holter import __version__
+from holter.frame import Event, Frame, encode
+from holter.node.harvest import Columns, Pace
+from holter.node.process import ending_of, is_alive
+from holter.node.reader import RingError, RingReader
+from holter.node.shipper import Destination, Shipper
+from holter.node.spool import Class, Spool
+from holter.ring import State, Word
+from holter.settings import Settings, private_folder
+
+_log = logging.getLogger("holter.node")
+LOOK_SECONDS = 0.1
+FLUSH_SECONDS = 1.0
+FLUSH_BYTES = 256 * 1024
+HEARTBEAT_SECONDS = 15.0
+LINGER_SECONDS = 30.0
+"""How long the agent tries to ship after the last rank ended; what is left waits for the next agent of the node."""
+MAX_RUNS_KEPT = 64
+
+
+@dataclass(slots=True)
+class WatchedRank:
+    """One ring and what is known of its rank."""
+
+    ring: RingReader
+    pace: Pace
+    has_told_end: bool = False
+
+
+@dataclass
+class WatchedRun:
+    """One attempt of one run on this node: its ranks, its spool, and the identity of its frames."""
+
+    about: dict[str, Any]
+    attempt: str
+    node: str
+    destination: Destination
+    ranks: list[WatchedRank] = field(default_factory=list)
+    boot: str = field(default_factory=lambda: str(uuid.uuid4()))
+    seq: int = 0
+    columns: Columns = field(default_factory=Columns)
+    events: list[Event] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    flushed_at: float = 0.0
+
+    def count(self, drops: dict[str, int]) -> None:
+        for reason, number in drops.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + number
+
+    def say(self, word: str, rank: int | None, step: int | None = None, **attrs: Any) -> None:
+        """Put an event of the agent's own on the record."""
+        self.events.append({"event": word, "rank": rank, "step": step, "time_ns": time.time_ns(), "attrs": attrs})
+
+
+class NodeAgent:
+    """Reads every ring in `rings` until the last rank ended and the spool is shipped, or for ever as a service."""
+
+    def __init__(self, settings: Settings, rings: Path, *, is_service: bool = False) -> None:
+        self._settings, self._rings, self._is_service = settings, rings, is_service
+        self._spools = self._spool_root()
+        self._runs: dict[tuple[str, str, str], WatchedRun] = {}
+        self._known: dict[Path, WatchedRank] = {}
+        self._leftovers: list[Destination] = []
+        self._is_stopping = False
+        self._idle_since = time.monotonic()
+        self._synced_at = 0.0
+        self._shipper = Shipper(settings, self._spools / "quarantine", self._advise)
+
+    def _spool_root(self) -> Path:
+        try:
+            return private_folder(self._settings.spool_folder())
+        except OSError as error:
+            _log.warning("no spool on disk (%s); frames wait in shared memory", error)
+            return private_folder(self._rings / "spool")
+
+    def run(self) -> None:
+        """The life of the agent. A torn file or a strange ring is logged and left; nothing ends this loop but the end."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._adopt_leftovers()
+        self._shipper.start()
+        self._look()
+        while not self._is_finished():
+            time.sleep(LOOK_SECONDS)
+            self._look()
+        self._end()
+
+    def _stop(self, _signal: int, _frame: object) -> None:
+        self._is_stopping = True
+
+    # -- rings -----------------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self._find_rings()
+        for run in list(self._runs.values()):
+            for rank in list(run.ranks):
+                self._read(run, rank)
+            if self._is_due(run):
+                self._flush(run)
+        now = time.monotonic()
+        if now - self._synced_at >= 1.0:
+            self._synced_at = now
+            for run in self._runs.values():
+                run.destination.spool.sync()
+            self._drop_shipped_leftovers()
+        if any(run.ranks for run in self._runs.values()):
+            self._idle_since = now
+
+    def _find_rings(self) -> None:
+        for path in self._rings.glob("*.ring"):
+            if path in self._known:
+                continue
+            try:
+                ring = RingReader(path)
+            except (RingError, OSError) as error:
+                _log.warning("left alone: %s", error)
+                path.rename(path.with_suffix(".strange"))
+                continue
+            self._adopt(ring)
+
+    def _adopt(self, ring: RingReader) -> None:
+        run = self._run_of(ring.meta)
+        self._recover_tails(run, ring)
+        rank = WatchedRank(ring, Pace(flops_ratio=_flops_ratio(ring.meta)))
+        run.ranks.append(rank)
+        self._known[ring.path] = rank
+        is_new = ring.position == (0, 0)
+        ring.beat()
+        if is_new:
+            meta = ring.meta
+            keys = ("pid", "host", "local_rank", "world_size", "mesh", "mesh_sizes", "config", "versions")
+            run.say("rank_started", ring.rank, **{key: meta.get(key) for key in keys})
+
+    def _run_of(self, meta: dict[str, Any]) -> WatchedRun:
+        key = (str(meta.get("project", "default")), str(meta.get("name", "run")), str(meta.get("attempt", "0")))
+        if key not in self._runs:
+            about = {"project": key[0], "name": key[1], "world_size": meta.get("world_size", 1), "config": meta.get("config") or {}}
+            if meta.get("reference"):
+                about["reference"] = meta["reference"]
+            node = str(meta.get("node") or "node")
+            run = WatchedRun(about, key[2], node, self._destination(about))
+            self._runs[key] = run
+            run.say("agent_started", None, version=__version__)
+        return self._runs[key]
+
+    def _destination(self, about: dict[str, Any]) -> Destination:
+        folder = self._spools / hashlib.sha256(f"{about['project']}\n{about['name']}".encode()).hexdigest()[:16]
+        for found in [*self._leftovers, *(run.destination for run in self._runs.values())]:
+            if found.spool.folder == folder:
+                if found in self._leftovers:
+                    self._leftovers.remove(found)
+                return found
+        return self._open(folder, about)
+
+    def _open(self, folder: Path, about: dict[str, Any]) -> Destination:
+        destination = Destination(about, Spool(folder=folder))
+        try:
+            (folder / "about.json").write_text(json.dumps(about, default=str))
+        except OSError as error:
+            _log.warning("the spool's label could not be written (%s)", error)
+        self._shipper.add(destination)
+        return destination
+
+    def _recover_tails(self, run: WatchedRun, ring: RingReader) -> None:
+        """An agent that was killed between spooling a frame and telling the ring would otherwise read the same rows again."""
+        for note in run.destination.spool.last_notes():
+            tails = json.loads(note).get(ring.path.name) if note else None
+            if tails is not None:
+                ring.go_to(*tails)
+
+    def _read(self, run: WatchedRun, rank: WatchedRank) -> None:
+        ring = rank.ring
+        ring.beat()
+        # Looked at before reading: what a dead rank wrote is all there when it is read afterwards.
+        is_over = ring.words[Word.STATE] != State.RUNNING or not is_alive(*ring.process)
+        rows, events = ring.take_rows(), ring.take_events()
+        run.columns.add(ring, rows, rank.pace)
+        run.events.extend(events)
+        run.count(ring.take_drops())
+        if is_over and ring.is_read:
+            self._part(run, rank)
+
+    def _part(self, run: WatchedRun, rank: WatchedRank) -> None:
+        """A rank has ended and all it wrote is spooled: say how it ended, and take its ring away."""
+        ring = rank.ring
+        word, attrs = ending_of(ring)
+        if word is not None:
+            run.say(word, ring.rank, rank.pace.step, **attrs)
+        self._flush(run)
+        run.ranks.remove(rank)
+        del self._known[ring.path]
+        ring.path.unlink(missing_ok=True)
+        ring.close()
+
+    # -- frames ----------------------------------------------------------------------------------------------------------------
+
+    def _is_due(self, run: WatchedRun) -> bool:
+        age = time.monotonic() - run.flushed_at
+        if run.events or run.columns.is_urgent:
+            return True
+        if run.columns.rows:
+            return age >= FLUSH_SECONDS or run.columns.rows * 8 * (len(run.columns.pieces) + 3) >= FLUSH_BYTES
+        return age >= HEARTBEAT_SECONDS and bool(run.ranks)
+
+    def _flush(self, run: WatchedRun) -> None:
+        """Spool what was read, then tell the rings that it is safe."""
+        run.count(run.destination.spool.take_dropped())
+        events, columns = run.events, run.columns
+        run.events, run.columns = [], Columns()
+        note = json.dumps({rank.ring.path.name: rank.ring.position for rank in run.ranks}).encode()
+        # Rows first: an end that arrives before the last steps would close the book on them.
+        if columns.rows:
+            self._spool(run, Class.POINTS, columns, [], b"" if events else note)
+        if events or not columns.rows:
+            self._spool(run, Class.EVENTS, Columns(), events, note)
+        for rank in run.ranks:
+            rank.ring.settle()
+        run.flushed_at = time.monotonic()
+        self._shipper.wake()
+
+    def _spool(self, run: WatchedRun, kind: Class, columns: Columns, events: list[Event], note: bytes) -> None:
+        dropped, run.dropped = run.dropped, {}
+        frame = Frame(
+            run="spooled",
+            attempt=run.attempt,
+            node=run.node,
+            boot=run.boot,
+            seq=run.seq,
+            sent_ns=0,
+            rank=np.concatenate(columns.ranks) if columns.ranks else np.empty(0, np.int32),
+            step=np.concatenate(columns.steps) if columns.steps else np.empty(0, np.int64),
+            time_ns=np.concatenate(columns.times) if columns.times else np.empty(0, np.int64),
+            metrics=columns.metrics(),
+            events=events,
+            dropped=dropped,
+        )
+        run.seq += 1
+        run.destination.spool.append(kind, encode(frame), rows=columns.rows, events=len(events), note=note)
+
+    def _advise(self, destination: Destination, advice: dict[str, Any]) -> None:
+        for run in list(self._runs.values()):
+            if run.destination is destination:
+                for rank in list(run.ranks):
+                    rank.ring.write_advice(advice)
+
+    # -- the end ---------------------------------------------------------------------------------------------------------------
+
+    def _adopt_leftovers(self) -> None:
+        """Frames that an earlier agent of this node could not ship."""
+        for label in sorted(self._spools.glob("*/about.json"))[:MAX_RUNS_KEPT]:
+            try:
+                about = json.loads(label.read_text())
+            except (OSError, ValueError) as error:
+                _log.warning("left alone: %s (%s)", label, error)
+                continue
+            self._leftovers.append(self._open(label.parent, about))
+
+    def _drop_shipped_leftovers(self) -> None:
+        for destination in list(self._leftovers):
+            if destination.spool.is_empty:
+                self._leftovers.remove(destination)
+                self._shipper.remove(destination)
+                destination.spool.remove()
+
+    def _is_finished(self) -> bool:
+        if self._is_stopping:
+            return True
+        if self._is_service or any(run.ranks for run in self._runs.values()):
+            return False
+        is_shipped = all(found.spool.is_empty for found in self._destinations())
+        return is_shipped or time.monotonic() - self._idle_since > LINGER_SECONDS
+
+    def _destinations(self) -> list[Destination]:
+        return [*self._leftovers, *{id(run.destination): run.destination for run in self._runs.values()}.values()]
+
+    def _end(self) -> None:
+        self._shipper.stop()
+        self._shipper.join(timeout=12.0)
+        for destination in self._destinations():
+            if destination.spool.is_empty:
+                destination.spool.remove()
+            else:
+                destination.spool.close()
+        _log.info("ended, pid %d", os.getpid())
+
+
+def _flops_ratio(meta: dict[str, Any]) -> float | None:
+    flops, peak = meta.get("flops_per_token"), meta.get("peak_flops")
+    return float(flops) / float(peak) if flops and peak else None

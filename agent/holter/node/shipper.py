@@ -1,0 +1,320 @@
+"""Takes frames from the spools to the collector: one at a time, oldest first, each until it is acknowledged or refused for good."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import http.client
+import json
+import logging
+import os
+import random
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holter.frame import CONTENT_TYPE, Column, Frame, decode, encode
+from holter.node.spool import Record, Spool
+from holter.node.transport import Answer, Transport
+from holter.settings import Settings
+
+_log = logging.getLogger("holter.node")
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+LONGEST_RETRY_AFTER = 300.0
+TOKEN_EVERY = 60.0
+MAX_QUARANTINED = 32
+IDLE = -1.0
+
+
+class Backoff:
+    """Full jitter, doubling; the collector's own word wins."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    def delay(self, retry_after: str = "") -> float:
+        """Seconds to wait. `retry_after` is seconds or a date; what is neither is ignored."""
+        asked = _seconds(retry_after)
+        if asked is not None:
+            return min(max(asked, 0.0), LONGEST_RETRY_AFTER)
+        top = min(LONGEST_DELAY, FIRST_DELAY * 2.0**self.tries)
+        self.tries += 1
+        return random.uniform(FIRST_DELAY / 2, top)  # noqa: S311  jitter, no secret
+
+    def reset(self) -> None:
+        self.tries = 0
+
+
+def _seconds(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        return float(int(text))
+    except ValueError:
+        pass
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError):
+        return None
+
+
+@dataclass
+class Destination:
+    """One run at the collector: what to say when it is created, its frames, and its id once it is known."""
+
+    about: dict[str, Any]
+    spool: Spool
+    run_id: str = ""
+
+
+class Shipper(threading.Thread):
+    """The thread that waits for the network, so that the agent's loop never does."""
+
+    def __init__(self, settings: Settings, quarantine: Path, on_advice: Callable[[Destination, dict[str, Any]], None]) -> None:
+        super().__init__(name="holter-shipper", daemon=True)
+        self._settings = settings
+        self._token = settings.current_token()
+        self._transport = Transport(settings.url)
+        self._quarantine = quarantine
+        self._on_advice = on_advice
+        self._destinations: list[Destination] = []
+        self._wake = threading.Condition()
+        self._backoff = Backoff()
+        self._is_stopping = False
+        self._problem = ""
+        self.acked_rows = 0
+        self.acked_events = 0
+        self.refused: dict[str, int] = {}
+
+    def add(self, destination: Destination) -> None:
+        with self._wake:
+            self._destinations.append(destination)
+            self._wake.notify()
+
+    def remove(self, destination: Destination) -> None:
+        with self._wake:
+            self._destinations.remove(destination)
+
+    def wake(self) -> None:
+        """There is something new to ship."""
+        with self._wake:
+            self._wake.notify()
+
+    def stop(self) -> None:
+        with self._wake:
+            self._is_stopping = True
+            self._wake.notify()
+
+    def run(self) -> None:
+        while not self._is_stopping:
+            try:
+                wait = self._ship_next()
+            except Exception:  # noqa: BLE001
+                # The shipper's guard: what it cannot understand it must survive, or a blind agent looks healthy.
+                _log.exception("shipping failed")
+                wait = self._backoff.delay()
+            if wait:
+                self._pause(wait)
+
+    def _pause(self, seconds: float) -> None:
+        with self._wake:
+            if self._is_stopping:
+                return
+            if seconds == IDLE:
+                self._wake.wait(1.0)
+                return
+            # A back-off is kept even when new frames come.
+            until = time.monotonic() + seconds
+            while not self._is_stopping and (left := until - time.monotonic()) > 0:
+                self._wake.wait(left)
+
+    def _ship_next(self) -> float:
+        """Ship one frame; the answer is how long to wait before the next."""
+        for destination in list(self._destinations):
+            record = destination.spool.peek()
+            if record is None:
+                continue
+            if not destination.run_id:
+                wait = self._create_run(destination)
+                if wait > 0:
+                    return wait
+            return self._ship(destination, record)
+        return IDLE
+
+    def _create_run(self, destination: Destination) -> float:
+        try:
+            answer = self._post("/api/v1/runs", json.dumps(destination.about, default=str).encode(), "application/json")
+        except (OSError, http.client.HTTPException) as error:
+            return self._trouble(f"{type(error).__name__}: {error}")
+        if answer.status in (200, 201):
+            run_id = _field(answer.body, "id")
+            if isinstance(run_id, str | int) and str(run_id):
+                destination.run_id = str(run_id)
+                return 0.0
+            return self._trouble("an answer to POST /runs without an id")
+        return self._refused(answer, "POST /runs")
+
+    def _ship(self, destination: Destination, record: Record) -> float:
+        data = stamp(record.payload, destination.run_id)
+        if data is None:
+            self._refuse(destination, record, record.payload, "frame_damaged")
+            return 0.0
+        try:
+            answer = self._post("/api/v1/frames", data, CONTENT_TYPE)
+        except (OSError, http.client.HTTPException) as error:
+            return self._trouble(f"{type(error).__name__}: {error}")
+        if answer.status == 200:
+            return self._acknowledged(destination, record, answer.body)
+        if answer.status in (400, 415, 422):
+            self._refuse(destination, record, data, "frame_refused")
+            return 0.0
+        if answer.status == 409:
+            destination.run_id = ""
+            return self._trouble("the run is unknown to the collector")
+        if answer.status == 413:
+            return self._split(destination, record, data)
+        return self._refused(answer, "POST /frames")
+
+    def _acknowledged(self, destination: Destination, record: Record, body: bytes) -> float:
+        if _field(body, "ack") != seq_of(record.payload):
+            # A proxy's page, a captive portal: nothing says that the frame is safe.
+            return self._trouble("an answer 200 that acknowledges nothing")
+        self._settle(destination, record)
+        advice = _field(body, "advice")
+        if isinstance(advice, dict):
+            self._on_advice(destination, advice)
+        return 0.0
+
+    def _settle(self, destination: Destination, record: Record) -> None:
+        if self._problem:
+            _log.info("the collector takes frames again")
+            self._problem = ""
+        self._backoff.reset()
+        destination.spool.ack(record.number)
+        self.acked_rows += record.rows
+        self.acked_events += record.events
+
+    def _split(self, destination: Destination, record: Record, data: bytes) -> float:
+        """Too large: send it as two. The halves get a boot of their own made from the frame's, so a repeat is still known as one."""
+        for half in halves(decode(data)):
+            try:
+                answer = self._post("/api/v1/frames", encode(half), CONTENT_TYPE)
+            except (OSError, http.client.HTTPException) as error:
+                return self._trouble(f"{type(error).__name__}: {error}")
+            if answer.status == 413 and half.rows + len(half.events) > 1:
+                wait = self._split(destination, record, encode(half))
+                if wait > 0:
+                    return wait
+            elif answer.status != 200 or _field(answer.body, "ack") != half.seq:
+                if answer.status in (400, 413, 415, 422):
+                    self._put_aside(encode(half), "frame_refused", half.rows + len(half.events))
+                    continue
+                return self._refused(answer, "POST /frames")
+        if "/" not in decode(data).boot:
+            self._settle(destination, record)
+        return 0.0
+
+    def _refused(self, answer: Answer, what: str) -> float:
+        if answer.status in (401, 403):
+            return self._unauthorised(answer, what)
+        return self._trouble(f"{what}: status {answer.status}", answer.retry_after)
+
+    def _unauthorised(self, answer: Answer, what: str) -> float:
+        token = self._settings.current_token()
+        if token != self._token:
+            self._token = token
+            return 0.01
+        self._trouble(f"{what}: status {answer.status}, the token is not accepted")
+        return TOKEN_EVERY
+
+    def _trouble(self, problem: str, retry_after: str = "") -> float:
+        if problem != self._problem:
+            self._problem = problem
+            _log.warning("frames wait in the spool: %s", problem)
+        return self._backoff.delay(retry_after)
+
+    def _refuse(self, destination: Destination, record: Record, data: bytes, reason: str) -> None:
+        self._put_aside(data, reason, record.rows + record.events)
+        destination.spool.ack(record.number)
+
+    def _put_aside(self, data: bytes, reason: str, count: int) -> None:
+        """Keep a refused frame for a person to look at; it is never sent again."""
+        self.refused[reason] = self.refused.get(reason, 0) + count
+        _log.error("the collector refused a frame (%s); it is kept in %s", reason, self._quarantine)
+        with contextlib.suppress(OSError):
+            self._quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
+            kept = sorted(self._quarantine.glob("*.frame"), key=lambda path: path.stat().st_mtime)
+            for old in kept[: max(0, len(kept) - MAX_QUARANTINED + 1)]:
+                old.unlink()
+            (self._quarantine / f"{time.time_ns()}-{os.getpid()}.frame").write_bytes(data)
+
+    def _post(self, path: str, body: bytes, content_type: str) -> Answer:
+        headers = {"Content-Type": content_type, "Accept": "application/json", "User-Agent": "holter-agent"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        return self._transport.post(path, body, headers)
+
+
+def _field(body: bytes, name: str) -> Any:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found.get(name) if isinstance(found, dict) else None
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    length = int.from_bytes(data[4:8], "little")
+    return json.loads(data[8 : 8 + length]), 8 + length
+
+
+def seq_of(data: bytes) -> int:
+    """A frame's `seq`, read from its header alone."""
+    return int(_header(data)[0]["seq"])
+
+
+def stamp(data: bytes, run_id: str) -> bytes | None:
+    """The frame with the run's id and the time of sending: a spooled frame does not know the id yet. None if it is damaged."""
+    try:
+        header, start = _header(data)
+    except (ValueError, KeyError):
+        return None
+    header["run"], header["sent_ns"] = run_id, time.time_ns()
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    body = b"".join((data[:4], len(text).to_bytes(4, "little"), text, data[start:-4]))
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def halves(frame: Frame) -> list[Frame]:
+    """Two frames with the rows and events of one."""
+    middle, cut = (frame.rows + 1) // 2, (len(frame.events) + 1) // 2
+    found = []
+    for index, (rows, events) in enumerate(((slice(0, middle), slice(0, cut)), (slice(middle, None), slice(cut, None)))):
+        metrics = {
+            name: Column(column.values[rows], None if column.present is None else column.present[rows])
+            for name, column in frame.metrics.items()
+        }
+        found.append(
+            Frame(
+                run=frame.run,
+                attempt=frame.attempt,
+                node=frame.node,
+                boot=f"{frame.boot}/{frame.seq}",
+                seq=index,
+                sent_ns=frame.sent_ns,
+                rank=np.asarray(frame.rank[rows]),
+                step=np.asarray(frame.step[rows]),
+                time_ns=np.asarray(frame.time_ns[rows]),
+                metrics=metrics,
+                events=frame.events[events],
+                dropped=frame.dropped if index == 0 else {},
+            )
+        )
+    return [half for half in found if half.rows or half.events or half.dropped]

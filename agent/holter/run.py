@@ -1,0 +1,199 @@
+"""What a training script holds: `holter.init` gives a `Run`, whose methods write into the rank's ring and return."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import ParamSpec, TypeVar
+
+from holter.advice import NO_ADVICE, Advice
+from holter.recorder import Recorder
+from holter.ring import Phase, State
+from holter.sections import Pause, Section
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_T = TypeVar("_T")
+_log = logging.getLogger("holter")
+_WARNING_EVERY = 60.0
+_LIFECYCLE = frozenset({"rank_finished", "rank_failed", "rank_terminated", "checkpoint", "eval", "resume"})
+
+
+def _harmless(method: Callable[_P, _R]) -> Callable[_P, _R | None]:
+    """The SDK's guard: what goes wrong inside is counted and told once a minute; the training goes on."""
+
+    @functools.wraps(method)
+    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  never raise into a training loop
+            args[0]._went_wrong(method.__name__, error)  # type: ignore[attr-defined]
+            return None
+
+    return guarded
+
+
+class Run:
+    """One rank's view of its run. No method raises, waits for the network or a device, or grows without bound.
+
+    `flops_per_token` and `peak_flops` give `mfu`; without them it is absent.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._pid = os.getpid()
+        self._sections: dict[str, Section] = {}
+        self._advice = NO_ADVICE
+        self._advice_version = 0
+        self._warned_at = -_WARNING_EVERY
+        self._last_event_step: int | None = None
+        self._finished = False
+        self.step = recorder.step
+        _live.add(self)
+
+    # -- recording -----------------------------------------------------------------------------------------------------------
+
+    step: Callable[..., None]
+    """`run.step(step, loss=..., grad_norm=..., lr=..., tokens=..., any_other=...)`: one row of this rank.
+
+    Values are floats, integers, numpy scalars or tensors of one element; a tensor on a GPU is copied without a synchronisation and its
+    row completed at a later step. A value that is no number is left out and counted. Costs a few microseconds.
+    """
+
+    def batches(self, loader: Iterable[_T]) -> Iterator[_T]:
+        """Iterate over `loader` and record the time spent waiting for it as `data_wait_seconds` of the next step."""
+        waited = self._recorder.waited
+        clock = time.monotonic_ns
+        before = clock()
+        for batch in loader:
+            waited(clock() - before)
+            yield batch
+            before = clock()
+
+    def section(self, name: str, *, communication: bool = False) -> AbstractContextManager[object]:
+        """Time a part of the step as `section_<name>_seconds`. Sections that are not communication add up to `compute_seconds`."""
+        try:
+            found = self._sections.get(name)
+            if found is None:
+                found = self._sections[name] = Section(self._recorder, str(name), is_communication=communication)
+            return found
+        except Exception as error:  # noqa: BLE001  never raise into a training loop
+            self._went_wrong("section", error)
+            return nullcontext()
+
+    def checkpoint(self, path: object = None, step: int | None = None, *, seconds: float | None = None) -> AbstractContextManager[object]:
+        """Declare a checkpoint. As a context manager around the saving it also tells how long it took, and that a pause is expected."""
+        attrs = {"path": str(path)} if path is not None else {}
+        self.event("checkpoint", step=step, **attrs, **({"seconds": seconds} if seconds is not None else {}))
+        return Pause(self, Phase.CHECKPOINT, "checkpoint", {"step": step, **attrs})
+
+    def evaluation(self, step: int | None = None, metrics: Mapping[str, object] | None = None) -> AbstractContextManager[object]:
+        """Declare an evaluation and its results. As a context manager around the evaluation it also tells that a pause is expected."""
+        attrs = {"metrics": dict(metrics)} if metrics else {}
+        self.event("eval", step=step, **attrs)
+        return Pause(self, Phase.EVALUATION, "eval", {"step": step, **attrs})
+
+    @_harmless
+    def event(self, word: str, /, *, step: int | None = None, **attrs: object) -> None:
+        """Put `word` on the record. `resume`, `batch_size_change`, `seq_len_change`, `data_stage_change`, `lr_change` also excuse what they
+        explain. `attrs` are JSON values; `step` defaults to the last one recorded."""
+        self._recorder.event(str(word)[:200], step=step, attrs=attrs, lifecycle=word in _LIFECYCLE)
+
+    @_harmless
+    def watch(self, model: object, optimizer: object = None, **options: object) -> None:
+        """Record parallel-consistency fingerprints of the model's parameters and optimizer states; see `holter.parallel`."""
+        from holter import parallel
+
+        parallel.watch(self, model, optimizer, **options)  # type: ignore[attr-defined]
+
+    # -- reading -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def advice(self) -> Advice:
+        """What the operator asks of this training; the empty advice unless the collector allows reactions."""
+        try:
+            version = self._recorder.advice_version()
+            if version != self._advice_version:
+                self._advice_version, words = self._recorder.advice()
+                self._advice = Advice.of(words)
+        except Exception as error:  # noqa: BLE001  never raise into a training loop
+            self._went_wrong("advice", error)
+        return self._advice
+
+    @property
+    def rank(self) -> int:
+        return self._recorder.rank
+
+    # -- the end -------------------------------------------------------------------------------------------------------------
+
+    @_harmless
+    def finish(self, status: str = "finished") -> None:
+        """The training came to its end. Does not wait: the node agent ships what is left. Further calls do nothing."""
+        if self._finished or os.getpid() != self._pid:
+            return
+        self._finished = True
+        self._recorder.event("rank_finished", step=None, attrs={"status": str(status)}, lifecycle=True)
+        self._recorder.close(State.FINISHED)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self._failed(error)
+
+    @_harmless
+    def _failed(self, error: BaseException) -> None:
+        if self._finished or os.getpid() != self._pid:
+            return
+        self._finished = True
+        attrs = {"type": type(error).__name__, "message": str(error)[:2000], "last_steps": self._recorder.last_steps()}
+        self._recorder.event("rank_failed", step=None, attrs=attrs, lifecycle=True)
+        self._recorder.close(State.FAILED)
+
+    @_harmless
+    def _exited(self) -> None:
+        """The interpreter ends and nobody called `finish`: with the exception that ended it, where there was one."""
+        if self._finished or os.getpid() != self._pid:
+            return
+        # The interpreter keeps an uncaught exception here before it runs the exit functions; no hook of the user's has to be replaced.
+        error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+        if isinstance(error, BaseException):
+            self._failed(error)
+            return
+        self._finished = True
+        self._recorder.close(State.EXITED)
+
+    def _went_wrong(self, where: str, error: Exception) -> None:
+        self._recorder.drop("internal_error")
+        now = time.monotonic()
+        if now - self._warned_at >= _WARNING_EVERY:
+            self._warned_at = now
+            _log.warning("run.%s could not record (%s: %s); the training is not affected", where, type(error).__name__, error)
+
+
+_live: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for run in list(_live):
+        run._exited()
+
+
+def _after_fork_in_child() -> None:
+    for run in list(_live):
+        run._recorder.silence()
+    _live.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,55 @@
+"""Timers inside a step and around its pauses."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from holter.ring import Phase
+
+if TYPE_CHECKING:
+    from holter.recorder import Recorder
+    from holter.run import Run
+
+
+class Section:
+    """Adds up the time spent inside it until the next step takes it. One object a name, entered again and again; may nest in others."""
+
+    __slots__ = ("_began", "_depth", "_recorder", "is_communication", "metric", "nanoseconds")
+
+    def __init__(self, recorder: Recorder, name: str, *, is_communication: bool) -> None:
+        self.metric = f"section_{name}_seconds"
+        self.is_communication = is_communication
+        self.nanoseconds = 0
+        self._recorder = recorder
+        self._began = 0
+        self._depth = 0
+
+    def __enter__(self) -> Section:
+        if self._depth == 0:
+            self._began = time.monotonic_ns()
+        self._depth += 1
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self.nanoseconds += time.monotonic_ns() - self._began
+            self._recorder.timed(self)
+
+
+class Pause:
+    """A checkpoint or an evaluation: tells the node agent that no step is due, and afterwards how long it took."""
+
+    def __init__(self, run: Run, phase: Phase, word: str, attrs: dict[str, Any]) -> None:
+        self._run, self._phase, self._word, self._attrs = run, phase, word, attrs
+        self._began = 0
+
+    def __enter__(self) -> Pause:
+        self._began = time.monotonic_ns()
+        self._run._recorder.enter(self._phase)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._run._recorder.enter(Phase.STEP)
+        self._run.event(self._word, **{**self._attrs, "seconds": (time.monotonic_ns() - self._began) / 1e9})

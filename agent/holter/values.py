@@ -1,0 +1,44 @@
+"""Turns what a user hands to `run.step` into floats, without ever waiting for a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class NotANumberError(TypeError):
+    """The value has no float in it; it is counted and left out."""
+
+
+def is_on_device(value: Any) -> bool:
+    """Whether reading `value` could wait for an accelerator."""
+    return bool(getattr(value, "is_cuda", False) or getattr(value, "is_xpu", False) or getattr(value, "is_meta", False))
+
+
+def to_float(value: Any) -> float:
+    """The float in a number, a numpy scalar or a CPU tensor of one element. Raises `NotANumberError`.
+
+    Integers beyond the floats become infinite with their sign: a count that overflows is a finding, not a gap.
+    """
+    if isinstance(value, int | float):
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf") if value > 0 else float("-inf")
+    if isinstance(value, str | bytes | bytearray) or not hasattr(type(value), "__float__"):
+        raise NotANumberError(type(value).__name__)
+    if hasattr(value, "to_local"):
+        value = _local(value)
+    if is_on_device(value):
+        raise NotANumberError("on a device")
+    try:
+        return float(value.detach()) if hasattr(value, "detach") else float(value)
+    except Exception as error:
+        # Somebody else's __float__: a tensor of several elements, a lazy array, a broken object.
+        raise NotANumberError(type(value).__name__) from error
+
+
+def _local(value: Any) -> Any:
+    """This rank's part of a DTensor, only where it is the whole: `full_tensor()` is a collective that one rank alone must never start."""
+    if any(not placement.is_replicate() for placement in getattr(value, "placements", ())):
+        raise NotANumberError("a partial or sharded DTensor")
+    return value.to_local()

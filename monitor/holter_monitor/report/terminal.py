@@ -1,0 +1,108 @@
+"""A scan on the terminal: a headline for each run, a few lines for each incident. Reads at 80 columns and without colour."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from holter_monitor.episodes import Trouble
+from holter_monitor.findings import Severity
+from holter_monitor.imports.records import LogError
+from holter_monitor.report.words import action, certainty, duration, extent, when
+from holter_monitor.scan import Scanned
+from holter_monitor.traces import Frame
+
+STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.CRITICAL: "bold red"}
+SHOWN_TROUBLES = 12
+"""Incidents of one run that are shown; the rest are counted. `--all` shows them all."""
+_BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+_SPARK_WIDTH = 60
+
+
+def show(console: Console, run: Scanned, *, limit: int = SHOWN_TROUBLES) -> None:
+    """Prints one run."""
+    loud = [trouble for trouble in run.troubles if trouble.severity >= Severity.WARNING]
+    _headline(console, run, len(loud))
+    for trouble in loud[:limit]:
+        _trouble(console, trouble, run.trace.frames.get(trouble.place))
+    if len(loud) > limit:
+        console.print(Text(f"  … and {len(loud) - limit} more (--all shows them)", style="dim"))
+    quiet = len(run.troubles) - len(loud)
+    if quiet:
+        console.print(Text(f"  {quiet} {'note' if quiet == 1 else 'notes'} below warning (--json has them)", style="dim"))
+    if run.broken:
+        console.print(Text(f"  {run.broken:,} broken {'line' if run.broken == 1 else 'lines'} skipped", style="yellow"))
+    for note in run.notes[:6]:
+        console.print(_indented(Text(note, style="dim"), 4))
+
+
+def _headline(console: Console, run: Scanned, count: int) -> None:
+    verdict = (
+        Text("healthy", style="green") if not count else Text(f"{count} {'incident' if count == 1 else 'incidents'}", style="bold red")
+    )
+    console.print(Text(run.source, style="bold", overflow="fold"))
+    console.print(_indented(Text.assemble(verdict, (f" · {extent(run)}", "dim")), 2))
+
+
+def _trouble(console: Console, trouble: Trouble, frame: Frame | None) -> None:
+    console.print()
+    console.print(
+        Padding(
+            Text.assemble((f"{trouble.severity.word.upper()} {trouble.kind}", STYLES[trouble.severity]), f" {when(trouble)}"), (0, 0, 0, 2)
+        )
+    )
+    console.print(_indented(Text(trouble.summary), 4))
+    if frame is not None and len(frame.points) > 2:
+        console.print(_indented(_spark(frame, trouble, is_ascii=not _has_blocks(console)), 4))
+    lost = f"{duration(trouble.cost_seconds)} lost" if trouble.cost_seconds else ""
+    told = " · ".join(part for part in (certainty(trouble), lost) if part)
+    if told:
+        console.print(_indented(Text(told), 4))
+    if action(trouble):
+        console.print(_indented(Text(f"Do: {action(trouble)}"), 4))
+
+
+def _indented(text: Text, width: int) -> Padding:
+    return Padding(text, (0, 0, 0, width), expand=False)
+
+
+def _has_blocks(console: Console) -> bool:
+    return (console.encoding or "").lower().startswith("utf")
+
+
+def _spark(frame: Frame, trouble: Trouble, *, is_ascii: bool) -> Text:
+    """The metric around the incident, `^` under its onset; a value that was not finite is `!`."""
+    points = frame.points
+    bucket = max(1, -(-len(points) // _SPARK_WIDTH))
+    buckets = [points[start : start + bucket] for start in range(0, len(points), bucket)]
+    finite = [value for _, value in points if isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    marks = _ASCII if is_ascii else _BLOCKS
+    line = "".join(_mark([value for _, value in each], low, high, marks) for each in buckets)
+    at = next((place for place, each in enumerate(buckets) if each[-1][0] >= trouble.onset_step), len(buckets) - 1)
+    span = f"{frame.metric} {low:.4g}{'..' if is_ascii else '…'}{high:.4g}, steps {points[0][0]:,}-{points[-1][0]:,}"
+    return Text.assemble((line, "cyan"), "\n", " " * at + "^", "\n", (span, "dim"))
+
+
+def _mark(values: list[float], low: float, high: float, marks: str) -> str:
+    if not all(map(isfinite, values)):
+        return "!"
+    middle = (low + high) / 2
+    # Of several values in one column the one furthest from the middle is drawn: a spike must not be averaged away.
+    value = max(values, key=lambda each: abs(each - middle))
+    return marks[min(int((value - low) / (high - low) * len(marks)), len(marks) - 1)] if high > low else marks[0]
+
+
+def close(console: Console, runs: list[Scanned], failures: list[LogError]) -> None:
+    """The last lines: all runs together, and what could not be read."""
+    loud = sum(trouble.severity >= Severity.WARNING for run in runs for trouble in run.troubles)
+    ill = sum(any(trouble.severity >= Severity.WARNING for trouble in run.troubles) for run in runs)
+    console.print()
+    summary = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}, {sum(run.records for run in runs):,} records: "
+    summary += f"{loud} {'incident' if loud == 1 else 'incidents'} in {ill} of them" if loud else "healthy"
+    console.print(Text(summary, style="bold"))
+    for failure in failures:
+        console.print(Text(f"could not be read: {failure}", style="red"))

@@ -1,0 +1,62 @@
+"""How a scan's numbers are said to people."""
+
+from __future__ import annotations
+
+from holter_monitor.episodes import Trouble
+from holter_monitor.scan import Scanned
+
+_DURATIONS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+def duration(seconds: float) -> str:
+    """`5400` -> `1.5 h`."""
+    for width, unit in _DURATIONS:
+        if seconds >= 1.5 * width:
+            return f"{seconds / width:.1f} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def tokens(count: float) -> str:
+    """`40.24e9` -> `40.24B tokens`."""
+    for power, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= power:
+            return f"{count / power:.4g}{unit} tokens"
+    return f"{count:.0f} tokens"
+
+
+def extent(run: Scanned) -> str:
+    """How much of a run was looked at."""
+    parts = [f"{run.records:,} records", f"steps {run.first_step or 0:,}–{run.last_step or 0:,}"]
+    if run.attempts > 1:
+        parts.append(f"{run.attempts} attempts")
+    if run.seconds:
+        parts.append(duration(run.seconds))
+    return " · ".join(parts)
+
+
+def when(trouble: Trouble) -> str:
+    """`step 366, seen at 370, not over`; in tokens too where the log counts them."""
+    parts = [f"from step {trouble.onset_step:,}"]
+    if trouble.onset_tokens:
+        parts[0] += f" ({tokens(trouble.onset_tokens)})"
+    if trouble.detected_step != trouble.onset_step:
+        parts.append(f"seen at {trouble.detected_step:,}")
+    parts.append("not over at the end" if trouble.end_step is None else f"over by {trouble.end_step:,}")
+    if len(trouble.ranks) == 1:
+        parts.append(f"rank {trouble.ranks[0]}")
+    elif trouble.ranks:
+        parts.append(f"{len(trouble.ranks)} ranks: {', '.join(map(str, trouble.ranks[:6]))}{' …' if len(trouble.ranks) > 6 else ''}")
+    return ", ".join(parts)
+
+
+def certainty(trouble: Trouble) -> str:
+    """How sure: the best cause's confidence where a diagnosis was made, else how far it stands over its threshold."""
+    if trouble.causes:
+        best = trouble.causes[0]
+        return f"{best['cause'].replace('_', ' ')} ({best['confidence']:.0%} sure)"
+    return f"score {trouble.score:.3g}" if trouble.score else ""
+
+
+def action(trouble: Trouble) -> str:
+    """What to do; empty where there is nothing better than to look."""
+    return str(trouble.causes[0].get("action") or "") if trouble.causes else ""
