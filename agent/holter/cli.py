@@ -38,12 +38,12 @@ def _add(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: st
     first_line = (module.__doc__ or "").strip().partition("\n")[0]
     parser = commands.add_parser(name, help=first_line, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
-    parser.set_defaults(run=module.run)
+    parser.set_defaults(holter_verb=module.run)  # not `run`: verbs have arguments of that name
 
 
 def _run(parsed: argparse.Namespace) -> int:
     try:
-        return int(parsed.run(parsed))
+        return int(parsed.holter_verb(parsed))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
