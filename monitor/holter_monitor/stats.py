@@ -5,9 +5,15 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
+from math import log
 
 MAD_TO_SIGMA = 1.4826
 """A normal distribution's standard deviation in units of its median absolute deviation."""
+IQR_TO_SIGMA = 0.7413
+"""The same in units of the distance between its quartiles."""
+Q985_TO_SIGMA = 1 / 2.17
+"""The same in units of its 98.5th percentile."""
+SCALE_FLOOR = 1e-6
 
 
 @dataclass(slots=True)
@@ -44,36 +50,101 @@ class SortedWindow:
 class RobustLevel:
     """Where a series stands and how far it strays from there, neither moved by a few outliers.
 
-    The level is the median of the last `level_size` values; the scale is taken from the absolute deviations of the last `scale_size`
-    values from the level each met, so a trend inside the window does not count as spread.
+    The level is the median of the last `level_size` values. What it strays is known from the last `scale_size` values, each measured from
+    the level that it met, so that a trend hardly counts as spread: `sigma` from the quartiles, `tail` from the outer quantiles.
+    A young series changes fast: until it is long enough, a quarter of its length makes the level and half of it the spread.
     """
 
-    level_size: int = 32
-    scale_size: int = 128
-    levels: SortedWindow = field(default_factory=lambda: SortedWindow(32))
-    strays: SortedWindow = field(default_factory=lambda: SortedWindow(128))
-
-    def __post_init__(self) -> None:
-        self.levels.size, self.strays.size = self.level_size, self.scale_size
-
-    @property
-    def count(self) -> int:
-        return len(self.strays)
+    level_size: int = 64
+    scale_size: int = 256
+    levels: SortedWindow = field(default_factory=lambda: SortedWindow(8))
+    strays: SortedWindow = field(default_factory=lambda: SortedWindow(32))
+    count: int = 0
+    """How many values were learned since the last `clear`."""
 
     @property
     def level(self) -> float:
-        return self.levels.median
+        """Raises IndexError while nothing is known."""
+        ordered = self.levels.ordered
+        return ordered[len(ordered) // 2]
 
     @property
-    def scale(self) -> float:
-        """In standard deviations of a normal series; 0.0 before the second value."""
-        return MAD_TO_SIGMA * self.strays.median if len(self.strays) else 0.0
+    def sigma(self) -> float:
+        """The spread of the middle half, in standard deviations of a normal series; `SCALE_FLOOR` before the second value."""
+        ordered = self.strays.ordered
+        if not ordered:
+            return SCALE_FLOOR
+        count = len(ordered)
+        return max(IQR_TO_SIGMA * (ordered[3 * count // 4] - ordered[count // 4]), SCALE_FLOOR)
+
+    @property
+    def tail(self) -> float:
+        """The spread as the upward tail has it (98.5 % of the strays are below 2.17 of these), at least `sigma`.
+
+        Where the tail below is shorter, their mean counts: a few outliers upward do not hide the next.
+        """
+        ordered = self.strays.ordered
+        if not ordered:
+            return SCALE_FLOOR
+        count = len(ordered)
+        up, down = ordered[int(0.985 * count)], -ordered[int(0.015 * count)]
+        return max(min(up, (up + down) / 2) * Q985_TO_SIGMA, self.sigma)
 
     def learn(self, value: float) -> None:
-        if len(self.levels):
-            self.strays.push(abs(value - self.levels.median))
+        ordered = self.levels.ordered
+        if ordered:
+            self.strays.push(value - ordered[len(ordered) // 2])
         self.levels.push(value)
+        self.count += 1
+        if self.count % 4 == 0 and self.strays.size < self.scale_size:
+            self.levels.size = min(self.level_size, max(8, self.count // 4))
+            self.strays.size = min(self.scale_size, max(32, self.count // 2))
+
+    def relevel(self) -> None:
+        """The series stands elsewhere now; it strays as before."""
+        self.levels.clear()
 
     def clear(self) -> None:
         self.levels.clear()
         self.strays.clear()
+        self.levels.size, self.strays.size, self.count = 8, 32, 0
+
+
+@dataclass(slots=True)
+class Drift:
+    """Does the mean of the last few deviations stand out among such means? A fading mean, judged by how far its own past values strayed.
+
+    Autocorrelation, which makes means stray more than a textbook's sqrt(n) allows, is learned with it.
+    """
+
+    memory: int
+    """About how many values the mean remembers."""
+    bound: float = 6.0
+    """A single deviation counts at most this much."""
+    mean: float = 0.0
+    seen: int = 0
+    past: SortedWindow = field(default_factory=lambda: SortedWindow(48))
+
+    def push(self, deviations: float) -> float:
+        """The mean in units of its own spread (at least that of white noise), after taking `deviations` in."""
+        bounded = max(-self.bound, min(self.bound, deviations))
+        self.mean += (bounded - self.mean) / self.memory
+        self.seen += 1
+        if self.seen % self.memory == 0:
+            self.past.push(abs(self.mean))
+        return self.mean / self.spread
+
+    @property
+    def spread(self) -> float:
+        white = (2 * self.memory - 1) ** -0.5
+        return max(white, MAD_TO_SIGMA * self.past.median) if len(self.past) >= 8 else 2.0 * white
+
+    def reset(self) -> None:
+        self.mean = 0.0
+
+
+def log_or_none(value: float | None) -> float | None:
+    """The logarithm of a positive finite value; None for anything else."""
+    if value is None or not 0.0 < value < float("inf"):
+        return None
+    return log(value)

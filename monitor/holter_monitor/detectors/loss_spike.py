@@ -1,94 +1,235 @@
-"""A loss that jumps: isolated, recovering or staying up, told apart as the following steps come in."""
+"""A loss that jumps: isolated, recovering, staying up or running away, told apart as the following steps come in."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
-from math import exp, log
+from math import exp
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.stats import RobustLevel
-from holter_monitor.steps import Point
+from holter_monitor.stats import Drift, RobustLevel, log_or_none
+from holter_monitor.steps import Step
 
 EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
 
 
+@dataclass(slots=True, kw_only=True)
+class Rise:
+    """A spike in progress."""
+
+    onset: int
+    level: float
+    """log loss of the calm before."""
+    scale: float
+    """Sigmas of the calm before."""
+    tail: float
+    peak: float
+    steps: int = 0
+    low: int = 0
+    """Steps in a row that were back near the level."""
+    last_up: int = 0
+    """How many steps of the rise had passed at the last one that stood up."""
+    said: bool = False
+    severity: Severity = Severity.INFO
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=16))
+
+
 @dataclass(kw_only=True)
 class LossSpike:
-    """A spike is kept out of the level, so what follows is judged by the calm before it."""
+    """A spike is kept out of the level, so what follows is judged by the calm before it.
+
+    Rule, on log(loss) against the median of the last 64 steps, any of:
+    one step that stands `threshold` tails above it (the tail is the run's own: heavy-tailed losses do not warn);
+    one that stands up a little together with a jump of the gradient norm;
+    one and its wake: a spike of the optimisation takes some steps to come back, a hard batch leaves the next step untouched;
+    a fading mean over 4 or 16 steps that stands out among such means.
+    When isolated single steps have become a habit of the run (a loss of one micro-batch), a further one warns only with a wake, a gradient
+    jump or an unusual height. `critical`: still up after `patience_steps` without falling.
+    Sources: OLMo-core's 6 sigma over 128, practitioners' robust z of log(loss) and co-spike rule; wake and habit are ours.
+    """
 
     kind: ClassVar[str] = "loss_spike"
-    metric: ClassVar[str] = "loss"
-    threshold: float = 8.0
-    """Deviations above the level that count as a spike."""
+    threshold: float = 9.0
+    """Tails above the level that make a single step a spike."""
+    threshold_alone: float = 12.0
+    """The same where the gradient norm is known and did not move: then it was the data."""
+    joint: float = 11.0
+    """Tails of loss and gradient norm together, each at least `joint_least`."""
+    joint_least: float = 4.5
+    wake: tuple[float, float, float] = (4.5, 2.3, 1.8)
+    """Sigmas of three steps in a row that make a spike with its wake; together at least `wake_sum`, one of them `wake_tails`."""
+    wake_sum: float = 9.5
+    wake_tails: float = 3.0
     rise: float = 0.04
-    """The least relative rise: below it nobody acts."""
-    warmup_steps: int = 64
-    """Steps learned before judging: an early loss falls too fast to have a level."""
-    patience_steps: int = 100
-    """Steps a spike may take to come back before it counts as staying up."""
+    """The least rise of log(loss): below it nobody acts."""
+    drift: float = 7.5
+    """Spreads that a fading mean over some steps must stand out."""
+    warmup_steps: int = 50
+    """Steps learned before judging."""
+    patience_steps: int = 50
+    """Steps a spike may take before it must have begun to fall."""
+    habit_steps: int = 2000
+    habit_count: int = 3
+    """So many isolated single steps within `habit_steps` are the run's habit."""
+
     level: RobustLevel = field(init=False, default_factory=RobustLevel)
-    onset: int | None = field(init=False, default=None)
-    peak: float = field(init=False, default=0.0)
-    steps_up: int = field(init=False, default=0)
+    grad: RobustLevel = field(init=False, default_factory=RobustLevel)
+    short: Drift = field(init=False, default_factory=lambda: Drift(4))
+    long: Drift = field(init=False, default_factory=lambda: Drift(16))
+    last: deque[tuple[int, float, float, float]] = field(init=False, default_factory=lambda: deque(maxlen=3))
+    """The last steps: number, log loss, sigmas and tails above the level as it was then."""
+    seen: int = field(init=False, default=0)
+    current: Rise | None = field(init=False, default=None)
+    habit: deque[tuple[int, float]] = field(init=False, default_factory=lambda: deque(maxlen=8))
+    """When isolated steps stood up, and how high."""
 
-    def update(self, point: Point) -> Finding | None:
-        if point.words & EXCUSES:
-            self.level.clear()
-            self.onset = None
-        if point.value <= 0.0:
+    def observe(self, step: Step) -> Finding | None:
+        height = log_or_none(step.mean("loss"))
+        if height is None:
             return None
-        height = log(point.value)
-        if self.level.count < self.warmup_steps:
+        self.seen += 1
+        jump = self._grad_jump(step)
+        if step.words & EXCUSES:
+            self._start_over()
+        if self.level.count < self.warmup_steps or len(self.level.levels.ordered) < 8:
             self.level.learn(height)
             return None
-        stands = height - self.level.level
-        score = stands / max(self.level.scale, 1e-6)
-        is_up = score > self.threshold and stands > self.rise
-        if self.onset is None:
-            if is_up:
-                return self._begin(point, score)
+        if self.current is not None:
+            return self._follow(self.current, step, height)
+        return self._watch(step, height, jump)
+
+    def _watch(self, step: Step, height: float, jump: float | None) -> Finding | None:
+        stands, sigma, tail = height - self.level.level, self.level.sigma, self.level.tail
+        self.last.append((step.number, height, stands / sigma, stands / tail))
+        drifts = max(self.short.push(stands / sigma), self.long.push(stands / sigma))
+        if stands > self.rise:
+            score = stands / tail
+            together = jump is not None and min(score, jump) > self.joint_least and score + jump > self.joint
+            threshold = self.threshold_alone if jump is not None and jump < 1.5 else self.threshold
+            if score > threshold or together:
+                return self._begin(step, step.number, [height], is_plain=not together and self._is_habit(score))
+            if drifts > self.drift and score > 1.0:
+                return self._begin(step, step.number, [height], is_plain=False)
+        if self._has_wake():
+            return self._begin(step, self.last[0][0], [height for _, height, _, _ in self.last], is_plain=False)
+        if stands < 4.5 * sigma:
             self.level.learn(height)
+        else:
+            self.level.learn(self.level.level + 4.5 * sigma)
+        return None
+
+    def _has_wake(self) -> bool:
+        if len(self.last) < 3 or self.last[0][1] - self.level.level < self.rise:
+            return False
+        sigmas = [sigmas for _, _, sigmas, _ in self.last]
+        has_height = max(tails for _, _, _, tails in self.last) > self.wake_tails and sum(sigmas) > self.wake_sum
+        return has_height and all(sigma > least for sigma, least in zip(sigmas, self.wake, strict=True))
+
+    def _grad_jump(self, step: Step) -> float | None:
+        """Tails that the gradient norm stands above its level; None while that is not known."""
+        size = log_or_none(step.mean("grad_norm"))
+        if size is None:
             return None
-        return self._follow(point, score, is_up=is_up)
+        if self.grad.count < self.warmup_steps:
+            self.grad.learn(size)
+            return None
+        level, tail = self.grad.level, self.grad.tail
+        jump = (size - level) / tail
+        self.grad.learn(min(size, level + 6.0 * tail))
+        return jump
 
-    def _begin(self, point: Point, score: float) -> Finding:
-        self.onset, self.peak, self.steps_up = point.step, point.value, 1
-        return self._finding(point, score, Severity.WARNING, "rising")
+    def _start_over(self) -> None:
+        self.level.relevel()
+        self._forget()
+        self.current = None
 
-    def _follow(self, point: Point, score: float, *, is_up: bool) -> Finding | None:
-        self.steps_up += 1
-        self.peak = max(self.peak, point.value)
-        if not is_up:
-            shape = "isolated" if self.steps_up <= 3 else "recovering"
-            finding = self._finding(point, score, Severity.WARNING, shape, end_step=point.step)
-            self.onset = None
-            self.level.learn(log(point.value))
-            return finding
-        if self.steps_up == self.patience_steps:
-            finding = self._finding(point, score, Severity.CRITICAL, "shifting")
-            self.level.clear()
-            self.onset = None
+    def _forget(self) -> None:
+        self.short.reset()
+        self.long.reset()
+        self.last.clear()
+
+    def _begin(self, step: Step, onset: int, heights: list[float], *, is_plain: bool) -> Finding | None:
+        self.current = rise = Rise(
+            onset=onset,
+            level=self.level.level,
+            scale=self.level.sigma,
+            tail=self.level.tail,
+            peak=max(heights),
+            steps=len(heights),
+            last_up=len(heights),
+        )
+        rise.recent.extend(heights)
+        self._forget()
+        return None if is_plain else self._say(rise, step, Severity.WARNING, "rising")
+
+    def _is_habit(self, score: float) -> bool:
+        recent = [size for at, size in self.habit if self.seen - at <= self.habit_steps]
+        return len(recent) >= self.habit_count and score < 1.5 * max(recent)
+
+    def _follow(self, rise: Rise, step: Step, height: float) -> Finding | None:
+        if self._rises_again(rise, height):
+            self.current = None
+            return self._begin(step, step.number, [height], is_plain=False)
+        rise.steps += 1
+        rise.recent.append(height)
+        deviations = (height - rise.level) / rise.scale
+        if deviations > 3.0:
+            rise.low, rise.last_up = 0, rise.steps
+            rise.peak = max(rise.peak, height)
+            if not rise.said:
+                return self._say(rise, step, Severity.WARNING, "rising")
+        else:
+            rise.low += 1
+            if rise.low >= 2:
+                return self._end(rise, step, height)
+        if rise.steps == self.patience_steps:
+            middle = sorted(rise.recent)[len(rise.recent) // 2]
+            has_fallen = middle - rise.level < 0.75 * (rise.peak - rise.level)
+            if not has_fallen:
+                return self._say(rise, step, Severity.CRITICAL, "diverging" if middle > rise.peak - rise.scale else "shifting")
+        if rise.steps >= 8 * self.patience_steps:
+            finding = self._say(rise, step, rise.severity, "settled higher", is_over=True)
+            self._start_over()
             return finding
         return None
 
-    def _finding(self, point: Point, score: float, severity: Severity, shape: str, *, end_step: int | None = None) -> Finding:
-        onset = point.step if self.onset is None else self.onset
-        level = exp(self.level.level)
+    @staticmethod
+    def _rises_again(rise: Rise, height: float) -> bool:
+        """A second spike in the wake of the first."""
+        if rise.steps < 6:
+            return False
+        latest = max(list(rise.recent)[-3:])
+        return height - latest > max(6.0 * rise.scale, 0.5 * (rise.peak - rise.level))
+
+    def _end(self, rise: Rise, step: Step, height: float) -> Finding | None:
+        self.current = None
+        self.level.learn(height)
+        if rise.last_up == 1:
+            self.habit.append((self.seen, (rise.peak - rise.level) / rise.tail))
+        if not rise.said:
+            return None
+        return self._say(rise, step, rise.severity, "isolated" if rise.last_up <= 2 else "recovered", is_over=True)
+
+    def _say(self, rise: Rise, step: Step, severity: Severity, shape: str, *, is_over: bool = False) -> Finding:
+        rise.said, rise.severity = True, severity
+        peak, level = exp(min(700.0, rise.peak)), exp(rise.level)
+        score = (rise.peak - rise.level) / rise.scale
         return Finding(
             kind=self.kind,
             severity=severity,
-            onset_step=onset,
-            detected_step=point.step,
-            end_step=end_step,
-            metric=self.metric,
+            onset_step=rise.onset,
+            detected_step=step.number,
+            end_step=step.number if is_over else None,
+            metric="loss",
             score=score,
-            summary=f"loss rose to {self.peak:.4g} from {level:.4g} at step {onset} ({self.peak / level - 1:+.0%}): {shape}",
+            summary=f"loss rose from {level:.4g} to {peak:.4g} at step {rise.onset} ({score:.0f} deviations), {shape}",
             evidence={
                 "shape": shape,
-                "peak": self.peak,
+                "peak": peak,
                 "level": level,
                 "deviations": score,
-                "window": [onset - 50, point.step],
+                "steps_up": rise.last_up,
+                "window": [rise.onset - 50, step.number],
             },
         )
