@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
-from math import log
+from math import log, sqrt
 
 MAD_TO_SIGMA = 1.4826
 """A normal distribution's standard deviation in units of its median absolute deviation."""
@@ -136,7 +136,7 @@ class Drift:
 
     @property
     def spread(self) -> float:
-        white = (2 * self.memory - 1) ** -0.5
+        white = 1.0 / sqrt(2 * self.memory - 1)
         return max(white, MAD_TO_SIGMA * self.past.median) if len(self.past) >= 8 else 2.0 * white
 
     def reset(self) -> None:
