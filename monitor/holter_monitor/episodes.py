@@ -1,74 +1,139 @@
-"""Findings of a log folded into troubles: one trouble, one incident, by the same state machine that serves live runs."""
+"""Findings of a log folded into troubles by the state machine that serves live runs, its clock counting records instead of seconds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from holter_monitor import incidents as machine
+from holter_monitor.diagnosis.symptoms import explains
 from holter_monitor.findings import Finding, Severity
+from holter_monitor.incidents import Incident, Timing
+
+REJOIN_RECORDS = 50
+"""A trouble that comes back within so many records is the same one: as two alarms so close count as one in the benchmark."""
+TIMING = Timing(keep_open_seconds=REJOIN_RECORDS, rejoin_seconds=REJOIN_RECORDS, together_seconds=1.0, flap_changes=1_000_000)
+"""In records, not seconds: many logs tell no time."""
 
 
 @dataclass(slots=True)
 class Trouble:
-    """One incident of a scanned run."""
+    """One incident of a scanned run, with what only a log knows of it."""
 
     place: int
     """Its number in the run, in the order of detection."""
     source: str
-    kind: str
-    scope: str
-    severity: Severity
-    onset_step: int
+    incident: Incident
     detected_step: int
     """The step whose record first made it as severe as a warning; for a mere note, the first."""
-    summary: str
-    score: float
-    end_step: int | None = None
-    metric: str | None = None
-    ranks: tuple[int, ...] = ()
-    cost_seconds: float | None = None
-    attempt: str = ""
+    detected_record: int
+    """The same, as the number of the record in the run, counted from 0."""
+    score: float = 0.0
+    cause: Trouble | None = None
+    """The trouble of which this one is a symptom."""
     onset_tokens: float | None = None
     """Tokens consumed at the onset, where the log counts them."""
     detected_tokens: float | None = None
-    evidence: dict[str, Any] = field(default_factory=dict)
-    causes: list[dict[str, Any]] = field(default_factory=list)
 
-    def hear(self, finding: Finding) -> None:
-        if finding.severity > self.severity and self.severity < Severity.WARNING:
-            self.detected_step = finding.detected_step
-        self.severity = max(self.severity, finding.severity)
-        self.summary, self.score, self.evidence = finding.summary, max(self.score, finding.score), finding.evidence
-        self.end_step, self.metric, self.ranks = finding.end_step, finding.metric or self.metric, finding.ranks
-        self.cost_seconds = finding.cost_seconds if finding.cost_seconds is not None else self.cost_seconds
+    @property
+    def kind(self) -> str:
+        return self.incident.kind
+
+    @property
+    def severity(self) -> Severity:
+        return self.incident.severity
+
+    @property
+    def is_loud(self) -> bool:
+        """Whether somebody would be told of it."""
+        return self.severity >= Severity.WARNING
+
+    @property
+    def onset_step(self) -> int:
+        return self.incident.onset_step
+
+    @property
+    def end_step(self) -> int | None:
+        return self.incident.end_step
+
+    @property
+    def metric(self) -> str | None:
+        return self.incident.metric
+
+    @property
+    def ranks(self) -> list[int]:
+        return self.incident.ranks
+
+    @property
+    def summary(self) -> str:
+        return self.incident.summary
+
+    @property
+    def cost_seconds(self) -> float | None:
+        return self.incident.cost_seconds
+
+    @property
+    def causes(self) -> list[dict[str, Any]]:
+        return self.incident.causes
 
 
 @dataclass(slots=True)
 class Episodes:
     """All troubles of one run."""
 
+    run: str = ""
     all: list[Trouble] = field(default_factory=list)
-    known: dict[tuple[str, str, int], Trouble] = field(default_factory=dict)
+    recent: list[Trouble] = field(default_factory=list)
+    """Those that a finding may still belong to."""
 
-    @property
-    def is_waiting(self) -> bool:
-        return False
-
-    def say(self, findings: list[Finding], index: int, source: str) -> list[Trouble]:
-        """Takes findings in; answers with the troubles that are new. `index` is the record they were said at."""
-        new = []
+    def say(self, findings: list[Finding], record: int, source: str) -> list[Trouble]:
+        """Takes findings in, said at the record of this number; answers with the troubles that are new."""
+        new: list[Trouble] = []
         for finding in findings:
-            identity = (finding.kind, finding.scope, finding.onset_step)
-            trouble = self.known.get(identity)
-            if trouble is not None:
-                trouble.hear(finding)
+            known = self._owner(finding, record)
+            if known is not None:
+                self._hear(known, finding, record)
                 continue
-            trouble = Trouble(
-                len(self.all), source, finding.kind, finding.scope, finding.severity, finding.onset_step, finding.detected_step,
-                finding.summary, finding.score, finding.end_step, finding.metric, finding.ranks, finding.cost_seconds, finding.attempt,
-                evidence=finding.evidence,
-            )  # fmt: skip
-            self.known[identity] = trouble
+            incident, _ = machine.opened(self.run, "", finding, float(record), TIMING)
+            trouble = Trouble(len(self.all), source, incident, finding.detected_step, record, abs(finding.score))
             self.all.append(trouble)
+            self.recent.append(trouble)
             new.append(trouble)
+            self._explain(trouble)
+        if findings:
+            self.recent = [trouble for trouble in self.recent if self._may_go_on(trouble, record)]
         return new
+
+    def _owner(self, finding: Finding, record: int) -> Trouble | None:
+        key = machine.identity(self.run, finding)
+        same = next((trouble for trouble in self.recent if key in trouble.incident.findings), None)
+        if same is not None:
+            return same
+        return next((trouble for trouble in self.recent if self._belongs(trouble.incident, finding, record)), None)
+
+    @staticmethod
+    def _belongs(incident: Incident, finding: Finding, record: int) -> bool:
+        """Live, a second spike joins the incident that is still open. A reader of a log wants to see the two, unless they are close."""
+        is_near = record - incident.updated <= REJOIN_RECORDS
+        return is_near and finding.attempt == incident.attempt and machine.belongs(incident, finding, float(record), TIMING)
+
+    @staticmethod
+    def _may_go_on(trouble: Trouble, record: int) -> bool:
+        return trouble.incident.is_lasting or record - trouble.incident.updated <= REJOIN_RECORDS
+
+    @staticmethod
+    def _hear(trouble: Trouble, finding: Finding, record: int) -> None:
+        was_loud = trouble.is_loud
+        machine.heard(trouble.incident, finding, float(record), TIMING)
+        trouble.score = max(trouble.score, abs(finding.score))
+        trouble.incident.metric = trouble.incident.metric or finding.metric
+        if trouble.is_loud and not was_loud:
+            trouble.detected_step, trouble.detected_record = finding.detected_step, record
+
+    def _explain(self, trouble: Trouble) -> None:
+        """A symptom beside its cause, whichever came to light first."""
+        for other in self.recent:
+            if trouble.cause is None and other.cause is None and explains(other.incident, trouble.incident):
+                trouble.cause = other
+            elif other.cause is None and trouble.cause is None and explains(trouble.incident, other.incident):
+                other.cause = trouble

@@ -82,15 +82,14 @@ class _Follower:
             for event in step.events:
                 said += engine.hear(event)
             trace.add(step)
-            if said or self.episodes.is_waiting:
-                for trouble in self.episodes.say(said, scanned.records, scanned.source):
-                    trace.frame(trouble)
+            for trouble in self.episodes.say(said, scanned.records - 1, scanned.source) if said else ():
+                trace.frame(trouble)
             if step.time and self.started is not None and step.time > self.started:
                 scanned.seconds = step.time - self.started
 
     def finish(self) -> Scanned:
         self.take(self.sequence.finish())
-        for trouble in self.episodes.say(self.engine.finish(), self.scanned.records, self.scanned.source):
+        for trouble in self.episodes.say(self.engine.finish(), max(0, self.scanned.records - 1), self.scanned.source):
             self.scanned.trace.frame(trouble)
         self.scanned.trace.finish()
         self.scanned.attempts = self.sequence.attempt
@@ -152,7 +151,7 @@ def _follower(file: LogFile, importer: Importer, run: str, settings: ScanSetting
     engine = Engine(RunFacts(run=source, name=run or file.path.name), settings.detectors)
     scanned = Scanned(source, importer.name)
     scanned.trace.is_whole = settings.with_plots
-    return _Follower(scanned, engine)
+    return _Follower(scanned, engine, episodes=Episodes(source))
 
 
 def _scan_file(file: LogFile, importer: Importer, settings: ScanSettings) -> Iterator[Scanned | LogError]:

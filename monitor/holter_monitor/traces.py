@@ -113,7 +113,7 @@ class Trace:
 
     def frame(self, trouble: Trouble) -> None:
         """Keeps what surrounds a new incident."""
-        trouble.onset_tokens, trouble.detected_tokens = self._tokens_at(trouble.onset_step), self._tokens_at(trouble.detected_step)
+        trouble.onset_tokens, trouble.detected_tokens = self.tokens_at(trouble.onset_step), self.tokens_at(trouble.detected_step)
         metric = trouble.metric or ""
         if len(self.frames) >= MAX_FRAMES or not metric:
             return
@@ -121,8 +121,8 @@ class Trace:
         self.frames[trouble.place] = frame
         self.filling.append(frame)
 
-    def _tokens_at(self, step: int) -> float | None:
-        """Exact for a recent step, else from the thinned series."""
+    def tokens_at(self, step: int) -> float | None:
+        """Tokens consumed by then, None where the log does not count them. Exact for a recent step, else from the thinned series."""
         if self.tokens.high is None and not self.tokens.points:
             return None
         exact = next((values["consumed_tokens"] for number, values in self.recent if number == step and "consumed_tokens" in values), None)

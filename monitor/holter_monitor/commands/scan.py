@@ -13,7 +13,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from holter_monitor.findings import Severity
 from holter_monitor.imports import FORMATS
 from holter_monitor.imports.records import LogError
 from holter_monitor.report import as_json, page, terminal
@@ -70,5 +69,5 @@ def run(arguments: argparse.Namespace) -> int:
 def exit_status(runs: list[Scanned], failures: list[LogError]) -> int:
     if failures:
         return UNREADABLE
-    is_trouble = any(trouble.severity >= Severity.WARNING for scanned in runs for trouble in scanned.troubles)
+    is_trouble = any(trouble.is_loud for scanned in runs for trouble in scanned.troubles)
     return TROUBLE if is_trouble else CLEAN

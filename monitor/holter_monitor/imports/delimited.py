@@ -23,7 +23,7 @@ class Delimited:
 
     def recognises(self, head: Head) -> bool:
         lines = [line for line in head.text.splitlines()[:20] if line.strip() and not line.startswith("#")]
-        if not lines or "\x00" in lines[0]:
+        if not lines or "\x00" in lines[0] or lines[0].startswith(("{", "[", "<")):
             return False
         delimiter = _delimiter(lines[0])
         header = [cell.strip() for cell in next(csv.reader([lines[0]], delimiter=delimiter))]
@@ -56,7 +56,7 @@ def _has_axis(header: list[str]) -> bool:
     """A header names at least one thing that Holter has a word for."""
     columns = Columns({})
     columns.add(header)
-    return any(meaning.is_known for meaning in columns.targets.values())
+    return any(meaning.is_known and meaning.role in ("", "step", "time", "metric") for meaning in columns.targets.values())
 
 
 def _delimiter(line: str) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from holter_monitor.imports.files import LogFile
 from holter_monitor.imports.jsonl import from_row
+from holter_monitor.imports.names import target
 from holter_monitor.imports.records import Head, Record
 from holter_monitor.imports.tables import CellError, Columns
+
+_LOOKED_AT = 1 << 16
 
 
 class TrainerState:
@@ -33,10 +37,11 @@ class Document:
     name: ClassVar[str] = "json"
 
     def recognises(self, head: Head) -> bool:
+        """A folder of logs holds configurations and vocabularies too: the document must name something that Holter has a word for."""
         text = head.text.lstrip()
         if text.startswith("["):
-            return text[1:].lstrip()[:1] in ("{", "[")
-        return text.startswith("{") and "\n" in text.strip()
+            return text[1:].lstrip()[:1] == "[" or _names(text, r"[-\d\"nN]")
+        return text.startswith("{") and _names(text, r"\[\s*[-\d\"nN]")
 
     def read(self, log: LogFile, columns: Mapping[str, str]) -> Iterator[Record]:
         content = _loaded(log)
@@ -50,6 +55,11 @@ class Document:
             # TensorBoard's download of one scalar: [wall time, step, value].
             content = [{"wall_time": row[0], "step": row[1], "value": row[2]} for row in content]
         return _records(log, content, columns)
+
+
+def _names(text: str, value: str) -> bool:
+    names = re.findall(rf'"([^"\\]{{1,64}})"\s*:\s*{value}', text[:_LOOKED_AT])
+    return any(target(name, {}).is_known and not target(name, {}).role for name in names)
 
 
 def _records(log: LogFile, rows: list[Any], columns: Mapping[str, str]) -> Iterator[Record]:

@@ -15,9 +15,13 @@ def incidents(runs: list[Scanned]) -> list[dict[str, Any]]:
 
 
 def incident(trouble: Trouble) -> dict[str, Any]:
-    evidence = {**trouble.evidence, **({"causes": trouble.causes} if trouble.causes else {})}
+    evidence = dict(trouble.incident.evidence)
     if len(trouble.ranks) > 1:
-        evidence.setdefault("ranks", list(trouble.ranks))
+        evidence.setdefault("ranks", trouble.ranks)
+    if trouble.causes:
+        evidence["causes"] = trouble.causes
+    if trouble.cause is not None:
+        evidence["symptom_of"] = {"kind": trouble.cause.kind, "onset_step": trouble.cause.onset_step}
     return {
         "source": trouble.source,
         "kind": trouble.kind,

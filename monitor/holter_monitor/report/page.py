@@ -7,7 +7,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from holter_monitor.episodes import Trouble
-from holter_monitor.findings import Severity
 from holter_monitor.imports.records import LogError
 from holter_monitor.report import words
 from holter_monitor.report.svg import chart
@@ -26,7 +25,7 @@ def render(runs: list[Scanned], failures: list[LogError]) -> str:
 
 
 def _run(run: Scanned) -> dict[str, Any]:
-    loud = [trouble for trouble in run.troubles if trouble.severity >= Severity.WARNING]
+    loud = [trouble for trouble in run.troubles if trouble.is_loud]
     return {
         "source": run.source,
         "extent": words.extent(run),

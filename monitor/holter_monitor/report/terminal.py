@@ -24,13 +24,16 @@ _SPARK_WIDTH = 60
 
 def show(console: Console, run: Scanned, *, limit: int = SHOWN_TROUBLES) -> None:
     """Prints one run."""
-    loud = [trouble for trouble in run.troubles if trouble.severity >= Severity.WARNING]
+    loud = [trouble for trouble in run.troubles if trouble.is_loud and trouble.cause is None]
     _headline(console, run, len(loud))
     for trouble in loud[:limit]:
         _trouble(console, trouble, run.trace.frames.get(trouble.place))
+        for symptom in run.troubles:
+            if symptom.cause is trouble:
+                console.print(_indented(Text(f"with it: {symptom.kind} {when(symptom)}", style="dim"), 4))
     if len(loud) > limit:
         console.print(Text(f"  … and {len(loud) - limit} more (--all shows them)", style="dim"))
-    quiet = len(run.troubles) - len(loud)
+    quiet = sum(not trouble.is_loud for trouble in run.troubles)
     if quiet:
         console.print(Text(f"  {quiet} {'note' if quiet == 1 else 'notes'} below warning (--json has them)", style="dim"))
     if run.broken:
@@ -98,11 +101,11 @@ def _mark(values: list[float], low: float, high: float, marks: str) -> str:
 
 def close(console: Console, runs: list[Scanned], failures: list[LogError]) -> None:
     """The last lines: all runs together, and what could not be read."""
-    loud = sum(trouble.severity >= Severity.WARNING for run in runs for trouble in run.troubles)
-    ill = sum(any(trouble.severity >= Severity.WARNING for trouble in run.troubles) for run in runs)
+    loud = [sum(trouble.is_loud and trouble.cause is None for trouble in run.troubles) for run in runs]
     console.print()
     summary = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}, {sum(run.records for run in runs):,} records: "
-    summary += f"{loud} {'incident' if loud == 1 else 'incidents'} in {ill} of them" if loud else "healthy"
-    console.print(Text(summary, style="bold"))
-    for failure in failures:
-        console.print(Text(f"could not be read: {failure}", style="red"))
+    summary += f"{sum(loud)} {'incident' if sum(loud) == 1 else 'incidents'} in {sum(map(bool, loud))} of them" if any(loud) else "healthy"
+    if runs:
+        console.print(Text(summary, style="bold"))
+    if failures:
+        console.print(Text(f"{len(failures)} {'log' if len(failures) == 1 else 'logs'} could not be read", style="red"))
