@@ -34,6 +34,9 @@ lint: setup ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+demo: setup ## watch a real training run fall ill, and the alert it sends
+	$(BIN)/holter demo
+
 serve: setup ## a collector on loopback
 	$(BIN)/holter serve
 

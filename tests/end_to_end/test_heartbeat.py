@@ -1,0 +1,169 @@
+"""First heartbeat: a real training loop, a real collector process, a real receiver; what a person gets in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from holter_monitor.demo.processes import free_port, python, stop, stop_all_that_use
+from holter_monitor.demo.receiver import Receiver
+from holter_monitor.demo.screen import plain
+
+LOOP = """
+import math, random, sys, time
+import holter
+first, last, spike_at, pause = (int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+noise = random.Random(first)
+run = holter.init(project="heart", name="beat")
+for step in range(first, last):
+    loss = 2 + 2 * math.exp(-step / 100) + noise.gauss(0, 0.02) + (4.0 if spike_at <= step < spike_at + 3 else 0)
+    run.step(step, loss=loss, grad_norm=1 + noise.random() / 10, tokens=512)
+    time.sleep(pause)
+run.finish()
+"""
+
+
+def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """The first truthy answer of `look`; what it said last is in the failure."""
+    deadline, answer = time.monotonic() + seconds, None
+    while time.monotonic() < deadline:
+        answer = look()
+        if answer:
+            return answer
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s: {look}; last answer {answer!r}")
+
+
+class Collector:
+    """A real `holter serve` on a port and a data folder that outlive its deaths."""
+
+    def __init__(self, folder: Path, slack: str) -> None:
+        self.folder, self.slack = folder, slack
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {"HOLTER_SLACK_WEBHOOK": self.slack, "HOLTER_ALLOW_PRIVATE_RECEIVERS": "1"}
+        words = ("serve", "--port", str(self.port), "--data", str(self.folder / "data"))
+        self.process = python("holter.cli", *words, environment=environment, log=self.folder / "collector.log")
+        eventually(self.is_ready)
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def get(self, path: str, **query: Any) -> Any:
+        answer = httpx.get(f"{self.url}/api/v1{path}", params=query, trust_env=False, timeout=10)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def steps(self) -> list[int]:
+        runs = self.get("/runs")["items"]
+        if not runs:
+            return []
+        series = self.get(f"/runs/{runs[0]['id']}/series", metric="loss", rank=0, max_points=100_000)["items"]
+        return [point["step"] for point in series]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def collector(tmp_path: Path, receiver: Receiver) -> Iterator[Collector]:
+    collector = Collector(tmp_path, receiver.url)
+    yield collector
+    stop_all_that_use(tmp_path)
+    if collector.process:
+        stop(collector.process)
+
+
+@pytest.fixture
+def loop(tmp_path: Path, collector: Collector) -> Callable[..., subprocess.Popen[bytes]]:
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(LOOP))
+
+    def start(first: int, last: int, *, spike_at: int = -10, pause: float = 0.002) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "HOLTER_URL": collector.url, "HOLTER_DIR": str(tmp_path / "agent")}
+        words = [sys.executable, str(script), str(first), str(last), str(spike_at), str(pause)]
+        return subprocess.Popen(words, env=environment, stderr=(tmp_path / "train.log").open("ab"))
+
+    return start
+
+
+def spikes(receiver: Receiver) -> list[dict[str, Any]]:
+    messages = []
+    while not receiver.messages.empty():
+        messages.append(receiver.messages.get())
+    return [message for message in messages if "spike" in json.dumps(message)]
+
+
+def test_a_spike_becomes_a_message_that_a_person_can_read(collector, loop, receiver):
+    collector.start()
+    assert loop(0, 700, spike_at=500).wait(60) == 0
+    [incident] = eventually(lambda: collector.get("/incidents", kind="loss_spike")["items"])
+    assert incident["onset_step"] == 500
+    text = plain(eventually(lambda: spikes(receiver))[0])
+    assert "beat" in text
+    assert "500" in text
+    assert f"/incidents/{incident['id']}" in text
+    assert eventually(lambda: len(collector.steps()) == 700)
+
+
+def test_acknowledging_is_recorded_and_said_once(collector, loop, receiver):
+    collector.start()
+    loop(0, 700, spike_at=500).wait(60)
+    [incident] = eventually(lambda: collector.get("/incidents", kind="loss_spike")["items"])
+    answer = httpx.post(f"{collector.url}/api/v1/incidents/{incident['id']}/acknowledge", json={"actor": "ada"}, trust_env=False)
+    assert answer.is_success, answer.text
+    assert collector.get(f"/incidents/{incident['id']}")["state"] in {"acknowledged", "resolved"}
+
+
+def test_the_training_does_not_notice_that_the_collector_is_down_and_every_step_arrives_later(collector, loop, receiver):
+    training = loop(0, 800, spike_at=600, pause=0.001)
+    assert training.wait(30) == 0
+    collector.start()
+    loop(800, 1000).wait(30)
+    assert eventually(lambda: len(collector.steps()) == 1000, 60)
+    assert collector.steps() == list(range(1000))
+    assert len(eventually(lambda: spikes(receiver))) == 1
+
+
+def test_a_killed_collector_loses_nothing_and_repeats_no_alert(collector, loop, receiver):
+    collector.start()
+    training = loop(0, 1500, spike_at=900, pause=0.004)
+    eventually(lambda: len(collector.steps()) > 200)
+    collector.kill()
+    time.sleep(1.0)
+    collector.start()
+    eventually(lambda: collector.get("/incidents", kind="loss_spike")["items"])
+    collector.kill()
+    collector.start()
+    assert training.wait(60) == 0
+    assert eventually(lambda: len(collector.steps()) == 1500, 60)
+    assert collector.steps() == list(range(1500))
+    assert len(collector.get("/incidents", kind="loss_spike")["items"]) == 1
+    eventually(lambda: not receiver.messages.empty())
+    time.sleep(2.0)
+    opened = [message for message in spikes(receiver) if "resolved" not in json.dumps(message).lower()]
+    assert len(opened) == 1
