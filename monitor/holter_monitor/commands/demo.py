@@ -27,7 +27,7 @@ from holter_monitor.demo.screen import Screen
 RANKS = 2
 PATIENCE_SECONDS = 30.0
 """How long to wait for the collector to come up, and for the message after the last step."""
-SHOWN = ("loss", "grad_norm", "tokens_per_second", "data_wait_seconds")
+SHOWN = ("grad_norm", "tokens_per_second", "data_wait_seconds")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,15 +144,28 @@ class Demo:
         runs = self._items("/runs")
         if not runs:
             return
-        points: dict[int, dict[str, float | None]] = {}
-        for metric in SHOWN:
-            query = {"metric": metric, "agg": "mean", "from_step": self.last_step + 1, "max_points": 2000}
-            for point in self._items(f"/runs/{runs[0]['id']}/series", query):
-                value = point.get("value")
-                points.setdefault(int(point["step"]), {})[metric] = value if isinstance(value, int | float) else None
-        for step in sorted(points):
-            self.screen.step(step, points[step])
-            self.last_step = step
+        path, first = f"/runs/{runs[0]['id']}/series", self.last_step + 1
+        loss = self._series(path, "loss", first, None)
+        if not loss:
+            return
+        # The newest step may still lack a rank or a metric: it is shown at the next look, or at the end.
+        last = max(loss) if max(loss) == self.arguments.steps - 1 else max(loss) - 1
+        others = {metric: self._series(path, metric, first, last) for metric in SHOWN}
+        for step in (step for step in loss if step <= last):
+            self.screen.step(step, {"loss": loss[step], **{metric: found.get(step) for metric, found in others.items()}})
+        self.last_step = max(self.last_step, last)
+
+    def _series(self, path: str, metric: str, first: int, last: int | None) -> dict[int, float | None]:
+        """The mean over ranks by step."""
+        query: dict[str, str | int] = {
+            "metric": metric,
+            "from_step": first,
+            "max_points": 2000,
+            **({} if last is None else {"to_step": last}),
+        }
+        series = self.http.get(path, params=query).json()
+        pairs = zip(series.get("step", []), series.get("value", []), strict=False)
+        return {step: value if isinstance(value, int | float) else None for step, value in pairs}
 
     def _look_at_messages(self) -> None:
         while True:
@@ -169,7 +182,7 @@ class Demo:
 
     def _farewell(self, seconds: float) -> None:
         runs = self._items("/runs")
-        where = f"{self.url}/runs/{runs[0]['id']}" if runs else self.url
+        where = runs[0]["url"] if runs else self.url
         self.screen.say(
             f"\n{self.last_step + 1} steps watched, {len(self.seen)} incident(s), {self.messages} message(s), {seconds:.0f} s in all."
         )
