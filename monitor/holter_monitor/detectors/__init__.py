@@ -3,8 +3,11 @@
 from holter_monitor.detector import DetectorMaker
 from holter_monitor.detectors.data_stall import DataStall
 from holter_monitor.detectors.loss_spike import LossSpike
+from holter_monitor.detectors.memory_growth import MemoryGrowth
 from holter_monitor.detectors.non_finite import NonFinite
+from holter_monitor.detectors.rank_data_wait import RankDataWait
 from holter_monitor.detectors.step_locked_stalls import StepLockedStalls
+from holter_monitor.detectors.straggler import Straggler
 from holter_monitor.detectors.throughput_decline import ThroughputDecline
 from holter_monitor.detectors.throughput_drop import ThroughputDrop
 from holter_monitor.detectors.throughput_stalls import ThroughputStalls
@@ -17,4 +20,7 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     ThroughputStalls,
     StepLockedStalls,
     DataStall,
+    RankDataWait,
+    Straggler,
+    MemoryGrowth,
 )

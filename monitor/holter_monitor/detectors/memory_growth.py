@@ -1,0 +1,267 @@
+"""Memory that grows and never comes back, with a forecast of the step at which it ends."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import inf
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holter_monitor.findings import Finding, Severity
+from holter_monitor.ranks import named
+from holter_monitor.steps import Sample, Step
+
+WATCHED = {"process_memory_rss_bytes": "", "process_memory_shared_bytes": "", "gpu_memory_used_bytes": "gpu_memory_total_bytes"}
+"""Metrics of a rank that must not grow for ever, and where their ceiling is logged."""
+TRENDS = (6, 8, 10, 13)
+"""Numbers of blocks over which a trend is looked for: fast leaks show in the short ones."""
+
+
+@dataclass(slots=True)
+class Growth:
+    onset: int
+    first: float
+    """Bytes at the onset."""
+    said: float
+    """Bytes when it was last said."""
+    calm: int = 0
+
+
+@dataclass(kw_only=True)
+class Floors:
+    """The floor of each rank's memory in blocks of records: what is left when garbage has been collected. State: 88 bytes a rank."""
+
+    block: int = 100
+    kept: int = 14
+    records: int = 0
+    lows: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """Minima of the eighths of the current block; the second lowest is the block's floor, so no single low reading decides."""
+    floors: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """(blocks, ranks), oldest first."""
+    starts: deque[int] = field(default_factory=lambda: deque(maxlen=14))
+    one: float = inf
+    """The current eighth's minimum, for a single rank."""
+
+    def push(self, values: NDArray[np.float64], step: int) -> bool:
+        """Takes a record in; True when it completed a block."""
+        if self.lows.shape[1:] != values.shape:
+            self.lows = np.full((8, len(values)), np.inf, np.float32)
+            self.floors, self.records = np.empty((0, len(values)), np.float32), 0
+            self.starts.clear()
+        if self.records % self.block == 0:
+            self.starts.append(step)
+            self.lows[:] = np.inf
+        eighth = self.lows[(self.records % self.block) * 8 // self.block]
+        np.fmin(eighth, values, out=eighth, casting="same_kind")
+        return self._next()
+
+    def push_one(self, value: float, step: int) -> bool:
+        """`push` for a series of one rank, in plain numbers: a log has millions of records."""
+        if self.lows.shape[1:] != (1,) or self.records % self.block == 0:
+            self.one = inf
+            return self.push(np.array([value]), step)
+        place = self.records % self.block
+        if place * 8 // self.block != (place - 1) * 8 // self.block:
+            self.one = inf
+        if value < self.one:
+            self.one = value
+            eighth = place * 8 // self.block
+            self.lows[eighth, 0] = min(value, float(self.lows[eighth, 0]))
+        return self._next()
+
+    def _next(self) -> bool:
+        self.records += 1
+        if self.records % self.block:
+            return False
+        low, second = np.partition(self.lows, 1, axis=0)[:2]
+        floor = np.where(np.isfinite(second), second, np.where(np.isfinite(low), low, np.float32(np.nan)))
+        self.floors = np.vstack([self.floors[-(self.kept - 1) :], floor])
+        return True
+
+
+@dataclass(kw_only=True)
+class MemoryGrowth:
+    """Mann-Kendall test on the floors of each rank's memory and of each host's; vectorised over ranks.
+
+    H. B. Mann, Nonparametric tests against trend, Econometrica 13 (1945). Told from warm-up (one jump) by the largest step's share of the
+    growth. Critical when the forecast ends within `page_blocks`. Cost: under 1 µs a record and rank series of one, 40 µs for 16,384 ranks.
+    """
+
+    kind: ClassVar[str] = "memory_growth"
+    least_growth: float = 0.0035
+    """Relative growth over the trend's blocks that is worth a word."""
+    agreement: float = 0.9
+    """Share of all pairs of blocks that must rise."""
+    largest_step: float = 0.5
+    """More of the growth than this in one block is a jump (a cache filled, a bucket grown), not a leak."""
+    least_deviations: float = 5.0
+    """Growth in units of the spread of its blocks' steps."""
+    page_blocks: float = 6.0
+    """Forecast end, in blocks of 100 records, from which somebody should act now."""
+    floors: dict[str, Floors] = field(init=False, default_factory=dict)
+    ceilings: dict[str, float] = field(init=False, default_factory=dict)
+    """Bytes that are there: a GPU's memory, a host's."""
+    growing: dict[str, Growth] = field(init=False, default_factory=dict)
+    step: int = field(init=False, default=-1)
+    stride: float = field(init=False, default=1.0)
+
+    def observe(self, step: Step) -> list[Finding] | None:
+        said: list[Finding] = []
+        if step.number > self.step >= 0:
+            self.stride += 0.1 * (min(step.number - self.step, 1000) - self.stride)
+        self.step = step.number
+        for metric, ceiling in WATCHED.items():
+            if step.mean(metric) is None:
+                continue
+            if ceiling and (total := step.mean(ceiling)):
+                self.ceilings[metric] = total
+            floors = self.floors.get(metric)
+            if floors is None:
+                floors = self.floors[metric] = Floors()
+            if _push(floors, step, metric):
+                said += self._judge(metric, step)
+        return said or None
+
+    def sample(self, sample: Sample) -> list[Finding] | None:
+        """A host: what is in use is what is not available."""
+        total, free = sample.values.get("host_memory_total_bytes"), sample.values.get("host_memory_available_bytes")
+        if not total or free is None or not 0.0 <= free <= total:
+            return None
+        name = f"host_memory_used_bytes@{sample.node}"
+        self.ceilings[name] = total
+        if not self.floors.setdefault(name, Floors()).push(np.array([total - free]), sample.step):
+            return None
+        return self._judge(name, None)
+
+    def _judge(self, name: str, step: Step | None) -> list[Finding]:
+        floors = self.floors[name]
+        grows = self._grows(floors.floors)
+        said = []
+        grown = np.flatnonzero(grows).tolist()
+        if step is not None and len(grown) > max(8, len(grows) // 2):
+            said += self._say(name, "run", grown, floors)
+        else:
+            for rank in grown[:64]:
+                scope = f"rank {rank}" if step is not None and len(grows) > 1 else name.partition("@")[2] or "run"
+                said += self._say(name, scope if "@" not in name else f"node {scope}", [rank], floors)
+        return said + self._ended(name, grows, floors)
+
+    def _grows(self, floors: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which ranks' floors rise steadily over any of the trends' lengths."""
+        grows = np.zeros(floors.shape[1], np.bool_)
+        smooth = np.fmin(floors[1:], floors[:-1])
+        for length in TRENDS:
+            if len(smooth) < length:
+                break
+            blocks = smooth[-length:]
+            rising = sum(np.sign(blocks[i + 1 :] - blocks[i]).sum(axis=0) for i in range(length - 1))
+            growth = blocks[-1] - blocks[0]
+            steps = np.diff(blocks, axis=0)
+            noise = steps.std(axis=0)
+            with np.errstate(invalid="ignore"):
+                grows |= (
+                    (rising >= self.agreement * length * (length - 1) / 2)
+                    & (growth > self.least_growth * blocks[0])
+                    & (steps.max(axis=0) < self.largest_step * growth)
+                    & (growth > self.least_deviations * noise)
+                )
+        return grows
+
+    def _say(self, name: str, scope: str, ranks: list[int], floors: Floors) -> list[Finding]:
+        key = f"{name}|{scope}"
+        now = float(np.nanmedian(floors.floors[-1, ranks]))
+        growth = self.growing.get(key)
+        if growth is None:
+            blocks = np.nanmedian(floors.floors[:, ranks], axis=1)
+            low = len(blocks) - 1 - int(np.argmin(blocks[::-1]))
+            start = list(floors.starts)[-len(blocks) :][low]
+            growth = self.growing[key] = Growth(start, float(blocks[low]), now)
+            return [self._finding(name, scope, ranks, floors)]
+        growth.calm = 0
+        eta = self._forecast(name, ranks, floors)
+        urgent = eta is not None and eta <= self.page_blocks
+        if now < growth.first + 1.5 * (growth.said - growth.first) and not (urgent and growth.said != now):
+            return []
+        growth.said = now
+        return [self._finding(name, scope, ranks, floors)]
+
+    def _ended(self, name: str, grows: NDArray[np.bool_], floors: Floors) -> list[Finding]:
+        said = []
+        for key, growth in list(self.growing.items()):
+            metric, _, scope = key.partition("|")
+            if metric != name:
+                continue
+            ranks = [int(scope[5:])] if scope.startswith("rank ") else list(range(len(grows)))
+            if len(ranks) and ranks[-1] < len(grows) and not grows[ranks].any():
+                growth.calm += 1
+            if growth.calm >= 3 or not len(ranks) or ranks[-1] >= len(grows):
+                said.append(self._finding(name, scope, ranks, floors, end_step=self.step))
+                del self.growing[key]
+        return said
+
+    def _rate(self, ranks: list[int], floors: Floors) -> float:
+        """Bytes a block: the median of the last blocks' differences."""
+        blocks = np.nanmedian(floors.floors[-8:, ranks], axis=1)
+        return float((blocks[-1] - blocks[0]) / (len(blocks) - 1)) if len(blocks) > 1 else 0.0
+
+    def _forecast(self, name: str, ranks: list[int], floors: Floors) -> float | None:
+        """Blocks until the ceiling at the present rate; None without a ceiling or a rise."""
+        ceiling, rate = self.ceilings.get(name), self._rate(ranks, floors)
+        if ceiling is None or rate <= 0.0:
+            return None
+        return max(0.0, (ceiling - float(np.nanmax(floors.floors[-1, ranks]))) / rate)
+
+    def _finding(self, name: str, scope: str, ranks: list[int], floors: Floors, *, end_step: int | None = None) -> Finding:
+        growth = self.growing[f"{name}|{scope}"]
+        metric, _, node = name.partition("@")
+        now, rate, blocks = float(np.nanmedian(floors.floors[-1, ranks])), self._rate(ranks, floors), self._forecast(name, ranks, floors)
+        per_step = rate / (floors.block * max(self.stride, 1e-9))
+        end = None if blocks is None else int(self.step + blocks * floors.block * self.stride)
+        many = len(floors.floors[-1])
+        who = f"node {node}" if node else named(ranks) if many > 1 else "the run"
+        soon = f"; out of memory by about step {end:,} at this rate" if end is not None and end_step is None else ""
+        over = " and has stopped" if end_step is not None else ""
+        return Finding(
+            kind=self.kind,
+            severity=Severity.CRITICAL if blocks is not None and blocks <= self.page_blocks and end_step is None else Severity.WARNING,
+            scope=f"{metric} of {scope}" if scope != "run" else metric,
+            onset_step=max(growth.onset, 0),
+            detected_step=max(self.step, growth.onset, 0),
+            end_step=end_step,
+            metric=metric,
+            ranks=tuple(ranks) if not node and len(ranks) < many else (),
+            nodes=(node,) if node else (),
+            score=(now / growth.first - 1.0) / self.least_growth if growth.first else 0.0,
+            summary=f"{metric} of {who} grew from {_bytes(growth.first)} to {_bytes(now)} since step {growth.onset}, "
+            f"{_bytes(per_step)} a step{over}{soon}",
+            evidence={
+                "from_bytes": growth.first,
+                "to_bytes": now,
+                "bytes_per_step": per_step,
+                "ceiling_bytes": self.ceilings.get(name),
+                "forecast_step": end,
+                "floors": [round(float(floor)) for floor in np.nanmedian(floors.floors[:, ranks], axis=1) if np.isfinite(floor)],
+                "window": [max(growth.onset, 0), max(self.step, 0)],
+            },
+        )
+
+
+def _push(floors: Floors, step: Step, metric: str) -> bool:
+    if len(step.ranks) == 1:
+        value = step.mean(metric) or 0.0
+        return floors.push_one(value, step.number) if 0.0 < value < 1e18 else False
+    column = step.column(metric)
+    assert column is not None
+    values, present = column
+    return floors.push(np.where(present & (values > 0.0) & (values < 1e18), values, np.nan), step.number)
+
+
+def _bytes(amount: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(amount) < 1000.0:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000.0
+    return f"{amount:.4g} TB"

@@ -1,0 +1,75 @@
+"""Leaks, their forecast, and what only looks like one."""
+
+import numpy as np
+import pytest
+from detector_streams import feed, paced, ranked
+from holter_monitor.detectors.memory_growth import MemoryGrowth
+from holter_monitor.findings import Severity
+from holter_monitor.steps import Sample, Step
+
+RSS = "process_memory_rss_bytes"
+
+
+def sawtooth(count=3000, level=4e10, seed=0):
+    rng = np.random.default_rng(seed)
+    return level * (1 + 0.002 * rng.standard_normal(count) + 0.02 * (np.arange(count) % 170) / 170)
+
+
+def of_one(values):
+    for number, value in enumerate(values):
+        yield Step.of(number, {RSS: float(value)})
+
+
+@pytest.mark.parametrize("a_thousand_steps", [0.015, 0.06, 0.3])
+def test_a_leak_under_a_sawtooth_is_found(a_thousand_steps):
+    memory = sawtooth()
+    memory[800:] *= 1 + a_thousand_steps * np.arange(2200) / 1000
+    said = feed(MemoryGrowth(), of_one(memory))
+    assert said and 1000 < said[0].detected_step < 2000
+    assert said[0].evidence["bytes_per_step"] == pytest.approx(4e10 * a_thousand_steps / 1000, rel=0.6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_sawtooth_alone_is_no_leak(seed):
+    assert not feed(MemoryGrowth(), of_one(sawtooth(6000, seed=seed)))
+
+
+def test_a_jump_is_no_leak():
+    memory = sawtooth()
+    memory[1000:] *= 1.3
+    assert not feed(MemoryGrowth(), of_one(memory))
+
+
+def test_one_rank_of_many_is_named():
+    memory = np.stack([sawtooth(seed=rank) for rank in range(8)], axis=1)
+    memory[:, 5] *= 1 + 0.1 * np.arange(3000) / 1000
+    said = feed(MemoryGrowth(), ranked({RSS: memory}))
+    assert said and {finding.ranks for finding in said} == {(5,)}
+
+
+def test_all_ranks_together_are_one_finding():
+    memory = np.stack([sawtooth(seed=rank) for rank in range(64)], axis=1) * (1 + 0.1 * np.arange(3000) / 1000)[:, None]
+    said = feed(MemoryGrowth(), ranked({RSS: memory}))
+    assert said and {finding.scope for finding in said} == {RSS}
+
+
+def test_a_host_that_will_run_out_soon_pages_with_the_step_at_which_it_ends():
+    detector, said = MemoryGrowth(), []
+    total = 1e12
+    for number in range(3000):
+        for _ in detector.observe(Step.of(number, {})) or []:
+            pass
+        used = 4e11 + 2e8 * number
+        said += (
+            detector.sample(
+                Sample("node-3", "1", number, 0.0, {"host_memory_total_bytes": total, "host_memory_available_bytes": total - used})
+            )
+            or []
+        )
+    assert said[0].nodes == ("node-3",) and said[0].severity == Severity.WARNING
+    assert said[0].evidence["forecast_step"] == pytest.approx(3000, rel=0.05)
+    assert said[-1].severity == Severity.CRITICAL and "out of memory by about step" in said[-1].summary
+
+
+def test_logs_without_memory_say_nothing():
+    assert not feed(MemoryGrowth(), paced(np.ones(500)))

@@ -1,0 +1,112 @@
+"""Ranks against each other: stragglers, nodes that wait for data, and the places that differ by design."""
+
+import numpy as np
+import pytest
+from detector_streams import feed, ranked
+from holter_monitor.detectors.rank_data_wait import RankDataWait
+from holter_monitor.detectors.straggler import Straggler
+from holter_monitor.findings import Severity
+from holter_monitor.ranks import RankShift, span
+
+
+def work(ranks=16, count=600, seed=0, noise=0.008):
+    """Compute seconds with common noise, a place of its own for each rank, and hiccups."""
+    rng = np.random.default_rng(seed)
+    common = 0.05 * rng.standard_normal((count, 1))
+    own = 0.01 * rng.standard_normal(ranks)
+    seconds = 0.6 * np.exp(common + own + noise * rng.standard_normal((count, ranks)))
+    hiccups = rng.random((count, ranks)) < 0.0005
+    return np.where(hiccups, seconds * 1.6, seconds)
+
+
+@pytest.mark.parametrize(("slowdown", "delay"), [(1.03, 40), (1.1, 15), (1.5, 12)])
+def test_a_rank_that_becomes_slow_is_named(slowdown, delay):
+    seconds = work()
+    seconds[300:, 11] *= slowdown
+    said = feed(Straggler(), ranked({"compute_seconds": seconds}, nodes=8))
+    assert said and {finding.ranks for finding in said} == {(11,)}
+    assert 300 <= said[0].detected_step <= 300 + delay and abs(said[0].onset_step - 300) <= 10
+    assert said[-1].cost_seconds == pytest.approx(0.6 * (slowdown - 1) * 300, rel=0.3)
+    assert said[0].evidence["cause"] == "own work"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_hiccups_and_unequal_stages_are_met_with_silence(seed):
+    seconds = work(ranks=64, count=1500, seed=seed)
+    seconds[:, 32:] *= 1.15  # a heavier pipeline stage
+    assert not feed(Straggler(), ranked({"compute_seconds": seconds}, nodes=8))
+
+
+def test_a_whole_node_is_one_finding():
+    seconds = work(ranks=32)
+    seconds[300:, 8:16] *= 1.2
+    said = feed(Straggler(), ranked({"compute_seconds": seconds}, nodes=8))
+    assert said[-1].scope == "node node-01" and said[-1].nodes == ("node-01",) and said[-1].ranks == tuple(range(8, 16))
+    assert "ranks 8-15" in said[-1].summary
+
+
+def test_a_rank_slow_from_the_first_step_is_found_within_its_stage():
+    seconds = work(ranks=32)
+    seconds[:, 16:] *= 1.3
+    seconds[:, 5] *= 1.2
+    said = feed(Straggler(), ranked({"compute_seconds": seconds}, nodes=8, mesh=lambda rank: {"pp": rank // 16}))
+    assert said and said[0].ranks == (5,) and said[0].detected_step < 40
+
+
+def test_a_straggler_that_recovers_ends():
+    seconds = work()
+    seconds[200:350, 3] *= 1.2
+    said = feed(Straggler(), ranked({"compute_seconds": seconds}))
+    assert said[-1].is_over and 340 <= said[-1].end_step <= 420
+
+
+def test_a_quarter_lost_for_long_pages():
+    seconds = work(count=900)
+    seconds[300:, 3] *= 1.4
+    said = feed(Straggler(), ranked({"compute_seconds": seconds}))
+    assert said[0].severity == Severity.WARNING and said[-1].severity == Severity.CRITICAL
+
+
+def test_a_rank_that_slides_into_slowness_looks_like_heat_until_the_clocks_speak():
+    seconds = work()
+    seconds[300:, 7] *= 1 + 0.3 * np.clip(np.arange(300) / 60, 0, 1)
+    said = feed(Straggler(), ranked({"compute_seconds": seconds}))
+    assert said[0].evidence["cause"] == "throttle"
+    clocks = np.full(seconds.shape, 1.98e9)
+    said = feed(Straggler(), ranked({"compute_seconds": seconds, "gpu_sm_clock_hertz": clocks}))
+    assert said[0].evidence["cause"] == "own work"
+
+
+def test_absent_ranks_do_not_disturb_the_others():
+    rng = np.random.default_rng(4)
+    seconds = work(count=900)
+    seconds[rng.random(seconds.shape) < 0.05] = np.nan
+    assert not feed(Straggler(), ranked({"compute_seconds": seconds}))
+
+
+def test_one_node_that_waits_for_data_is_named_with_what_it_clears():
+    rng = np.random.default_rng(1)
+    waits = 0.012 * np.exp(0.25 * rng.standard_normal((700, 64)))
+    waits[300:, 16:24] += 0.08 * np.clip(np.arange(400) / 200, 0, 1)[:, None]
+    said = feed(RankDataWait(), ranked({"compute_seconds": work(64, 700), "data_wait_seconds": waits}, nodes=8))
+    assert said and said[0].scope == "node node-02" and set(said[0].ranks) == set(range(16, 24))
+    assert said[0].evidence["cause"] == "data_wait" and 300 < said[0].detected_step < 400
+
+
+def test_waits_of_all_ranks_together_are_no_node_s_fault():
+    rng = np.random.default_rng(1)
+    waits = 0.012 * np.exp(0.25 * rng.standard_normal((700, 64)))
+    waits[300:] += 0.2
+    assert not feed(RankDataWait(), ranked({"compute_seconds": work(64, 700), "data_wait_seconds": waits}, nodes=8))
+
+
+def test_state_stays_small():
+    shift = RankShift(least=0.01)
+    for values in np.random.default_rng(0).standard_normal((50, 1000)):
+        shift.update(values)
+    assert sum(array.nbytes for array in (shift.level, shift.high, shift.begun, shift.history)) <= 256 * 1000
+
+
+def test_ranks_are_named_as_ranges():
+    assert span([3, 1, 2, 7, 9, 8, 20]) == "1-3, 7-9, 20"
+    assert span(range(0, 100, 2), limit=3) == "0, 2, 4 and 47 more"
