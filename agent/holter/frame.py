@@ -26,19 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holter.errors import FrameError
+from holter.layout import DTYPES, MAX_NAME, Layout, layout_of, shown
 
 MAGIC = b"HLT1"
 CONTENT_TYPE = "application/vnd.holter.frame.v1"
-DTYPES = ("<i8", "<i4", "<f4", "<f8")
-KEYS = ("rank", "step", "time_ns")
 NODE_RANK = -1
 """The `rank` of a row that speaks of the whole node (host metrics), and of no rank in particular."""
 NO_STEP = -1
 """The `step` of a row that was taken outside any step (a sampler's, before the first step)."""
 
-MAX_COLUMNS = 4_096
 MAX_ROWS = 1_000_000
-MAX_NAME = 200
 MAX_SEQ = 2**63 - 1
 _PRELUDE = struct.Struct("<4sI")
 _CRC = struct.Struct("<I")
@@ -71,6 +68,8 @@ class Frame:
     metrics: dict[str, Column] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
+    layout: Layout | None = field(default=None, repr=False, compare=False)
+    """Of a frame that was decoded: frames with the same layout can be read as one."""
 
     @property
     def rows(self) -> int:
@@ -143,19 +142,22 @@ def decode(data: bytes) -> Frame:
     """The frame in `data`. Arrays are read-only views into it. Raises `FrameError`; never anything else, whatever the bytes."""
     header, start = _read_header(data)
     rows = _count(header, "rows", MAX_ROWS)
-    columns: dict[str, Column] = {}
-    body = _Body(data, start, len(data) - _CRC.size)
-    for index, head in enumerate(_heads(header)):
-        name, dtype, nulls = _head(head, index, columns)
-        values = body.take(dtype, rows, name)
-        present: NDArray[np.bool_] | None = None
-        if nulls:
-            bits = body.take("u1", (rows + 7) // 8, f"{name}.validity")
-            present = np.unpackbits(bits, count=rows, bitorder="little").view(np.bool_)
-        columns[name] = Column(values, present)
-    if body.left:
-        raise FrameError("body", f"{body.left} bytes follow the last column", "list every column in the header")
-    return _assemble(header, columns)
+    layout = layout_of(header.get("columns"), rows)
+    layout.check(len(data) - _CRC.size - start)
+    rank, step, time_ns = (np.frombuffer(data, place.dtype, rows, start + place.offset) for place in layout.keys)
+    metrics = {
+        place.name: Column(
+            np.frombuffer(data, place.dtype, rows, start + place.offset),
+            None if place.validity is None else _present(data, rows, start + place.validity),
+        )
+        for place in layout.metrics
+    }
+    return _assemble(header, rank=rank, step=step, time_ns=time_ns, metrics=metrics, layout=layout)
+
+
+def _present(data: bytes, rows: int, offset: int) -> NDArray[np.bool_]:
+    bits = np.frombuffer(data, np.uint8, (rows + 7) // 8, offset)
+    return np.unpackbits(bits, count=rows, bitorder="little").view(np.bool_)
 
 
 def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
@@ -179,63 +181,12 @@ def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
     return header, start
 
 
-def _heads(header: dict[str, Any]) -> list[Any]:
-    heads = header.get("columns")
-    if not isinstance(heads, list):
-        raise FrameError("columns", f"{_shown(heads)} is not a list", "give the list of columns")
-    if len(heads) > MAX_COLUMNS:
-        raise FrameError("columns", f"{len(heads)} columns", f"at most {MAX_COLUMNS} a frame")
-    names = tuple(head.get("name") if isinstance(head, dict) else None for head in heads[: len(KEYS)])
-    if names != KEYS:
-        raise FrameError("columns", f"starts with {_shown(names)}", "the first three columns are rank, step, time_ns")
-    return heads
-
-
-def _head(head: Any, index: int, seen: Mapping[str, Column]) -> tuple[str, str, bool]:
-    where = f"columns[{index}]"
-    if not isinstance(head, dict):
-        raise FrameError(where, f"{_shown(head)} is not an object", 'a column is {"name", "dtype", "nulls"}')
-    name, dtype, nulls = head.get("name"), head.get("dtype"), head.get("nulls", False)
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-        raise FrameError(f"{where}.name", f"{_shown(name)} is no name", f"a name is 1 to {MAX_NAME} printable characters")
-    if name in seen:
-        raise FrameError(f"{where}.name", f"{name!r} stands twice", "name each column once")
-    if dtype not in DTYPES or (name in KEYS and dtype != ("<i4" if name == "rank" else "<i8")):
-        raise FrameError(
-            f"{where}.dtype", f"{_shown(dtype)} for {name}", f"use one of {', '.join(DTYPES)}; rank is <i4, step and time_ns <i8"
-        )
-    if not isinstance(nulls, bool) or (nulls and name in KEYS):
-        raise FrameError(f"{where}.nulls", f"{_shown(nulls)} for {name}", "true or false; rank, step and time_ns are never absent")
-    return name, dtype, nulls
-
-
-@dataclass(slots=True)
-class _Body:
-    """The bytes of the columns, taken one array after another."""
-
-    data: bytes
-    offset: int
-    end: int
-
-    @property
-    def left(self) -> int:
-        return self.end - self.offset
-
-    def take(self, dtype: str, count: int, name: str) -> NDArray[Any]:
-        size = np.dtype(dtype).itemsize * count
-        if size > self.left:
-            raise FrameError(f"columns.{name}", f"{self.left} bytes left for {size}", "send every column whole")
-        values = np.frombuffer(self.data, dtype, count, self.offset)
-        self.offset += size
-        return values
-
-
-def _assemble(header: dict[str, Any], columns: dict[str, Column]) -> Frame:
+def _assemble(header: dict[str, Any], **arrays: Any) -> Frame:
     events, dropped = header.get("events", []), header.get("dropped", {})
     if not isinstance(events, list) or not all(_is_event(event) for event in events):
         raise FrameError("events", "an entry is no event", 'an event is {"event", "rank", "step", "time_ns", "attrs"}')
     if not isinstance(dropped, dict) or not all(_is_count(count) for count in dropped.values()):
-        raise FrameError("dropped", f"{_shown(dropped)}", "counts by reason: {reason: whole number}")
+        raise FrameError("dropped", f"{shown(dropped)}", "counts by reason: {reason: whole number}")
     return Frame(
         run=_name(header, "run"),
         attempt=_name(header, "attempt"),
@@ -243,12 +194,9 @@ def _assemble(header: dict[str, Any], columns: dict[str, Column]) -> Frame:
         boot=_name(header, "boot"),
         seq=_count(header, "seq", MAX_SEQ),
         sent_ns=_count(header, "sent_ns", MAX_SEQ),
-        rank=columns.pop("rank").values,
-        step=columns.pop("step").values,
-        time_ns=columns.pop("time_ns").values,
-        metrics=columns,
         events=events,
         dropped=dropped,
+        **arrays,
     )
 
 
@@ -271,17 +219,12 @@ def _is_signed(value: Any) -> bool:
 def _name(header: dict[str, Any], key: str) -> str:
     value = header.get(key)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
-        raise FrameError(key, f"{_shown(value)} is no name", f"a name is 1 to {MAX_NAME} printable characters")
+        raise FrameError(key, f"{shown(value)} is no name", f"a name is 1 to {MAX_NAME} printable characters")
     return value
 
 
 def _count(header: dict[str, Any], key: str, limit: int) -> int:
     value = header.get(key)
     if not _is_count(value) or value > limit:  # type: ignore[operator]
-        raise FrameError(key, f"{_shown(value)}", f"a whole number from 0 to {limit}")
+        raise FrameError(key, f"{shown(value)}", f"a whole number from 0 to {limit}")
     return int(value)  # type: ignore[arg-type]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -10,16 +10,18 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from holter_monitor import __version__
 from holter_monitor.alerting import Alerting
-from holter_monitor.api import frames, health, incidents, points, problems, runs, series, silences, stream
+from holter_monitor.api import health, incidents, points, problems, runs, series, silences, stream
+from holter_monitor.api.frames import Frames
 from holter_monitor.api.known import KnownRuns
 from holter_monitor.api.parts import Parts
 from holter_monitor.broadcast import Broadcast
 from holter_monitor.detection import Detection
 from holter_monitor.errors import DataDirectoryInUse, SettingsError
+from holter_monitor.gauges import Content, Flow
 from holter_monitor.ingest import Committer
 from holter_monitor.janitor import Janitor
 from holter_monitor.judges import Engines
@@ -34,8 +36,21 @@ from holter_monitor.store.log_sqlite import SqliteFrameLog
 from holter_monitor.store.outbox import SqlOutbox
 from holter_monitor.store.queries_duckdb import DuckDbQueries
 
+FRAMES = "/api/v1/frames"
 
-def build(settings: Settings) -> FastAPI:
+
+class Shell:
+    """The outermost layer: frames go straight to their ingest, all else through FastAPI."""
+
+    def __init__(self, app: FastAPI, frames: Frames) -> None:
+        self.app, self._frames = app, frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_frame = scope["type"] == "http" and scope["path"] == FRAMES and scope["method"] == "POST"
+        await (self._frames if is_frame else self.app)(scope, receive, send)
+
+
+def build(settings: Settings) -> Shell:
     """The application, its stores opened and its threads ready to start with its lifespan. Raises `MonitorError` if one cannot be opened."""
     lock = claim(settings.data)
     parts = assemble(settings)
@@ -54,10 +69,9 @@ def build(settings: Settings) -> FastAPI:
     app = FastAPI(title="Holter", version=__version__, lifespan=lifespan, description="Health of training runs.")
     app.state.parts = parts
     problems.install(app)
-    app.router.routes.append(Route("/api/v1/frames", frames.Frames(parts), methods=["POST"]))
     for part in (health, runs, series, points, incidents, silences, stream):
         app.include_router(part.router)
-    return app
+    return Shell(app, Frames(parts))
 
 
 def claim(data: Path) -> LockedDirectory:
@@ -100,7 +114,7 @@ def assemble(settings: Settings) -> Parts:
     if settings.detect:
         consumers.append(Detection(log, control, meters, bench=Engines(), alarm=alerting, wake=deliveries.wake, broadcast=broadcast))
     known, janitor = KnownRuns(control), Janitor(log, consumers)
-    return Parts(
+    parts = Parts(
         settings=settings,
         control=control,
         log=log,
@@ -114,6 +128,8 @@ def assemble(settings: Settings) -> Parts:
         consumers=consumers,
         janitor=janitor,
     )
+    meters.ask((Flow(parts), Content(parts)))
+    return parts
 
 
 def start(parts: Parts) -> None:

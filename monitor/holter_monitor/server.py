@@ -52,6 +52,7 @@ def config(application: object, settings: Settings) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=settings.behind_proxy,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ssl_certfile=str(settings.certificate) if settings.certificate else None,

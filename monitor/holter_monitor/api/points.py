@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 from fastapi import APIRouter, Query, Request
-from holter.frame import MAX_NAME, NO_STEP, NODE_RANK, Column, Frame, encode
+from holter.frame import NO_STEP, NODE_RANK, Column, Frame, encode
+from holter.layout import MAX_NAME
 
 from holter_monitor.api import bodies
 from holter_monitor.api.parts import TheCaller, TheParts

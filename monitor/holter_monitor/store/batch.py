@@ -1,4 +1,8 @@
-"""Frames into columns: the rows of many frames as one Arrow table, at a few nanoseconds a point."""
+"""Frames into columns: the rows of many frames as one Arrow table, at a few nanoseconds a point.
+
+The frames of a big run are alike: same metrics, same number of rows, nothing absent. Their bodies, one behind the other, are an array of records already, and
+a column is a stride through it. Frames of many shapes go metric by metric.
+"""
 
 from __future__ import annotations
 
@@ -9,55 +13,71 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from holter.frame import Column, Frame
+from holter.layout import Layout
+
+from holter_monitor.store.ports import Entry
+
+FEW = 4
+"""Frames of one layout from which the stride pays."""
 
 
 @dataclass(slots=True)
 class Block:
-    """Frames of one run in which a metric has one dtype."""
+    """Frames of one run in which a metric has one dtype, and their bytes."""
 
-    frames: list[Frame]
+    entries: list[Entry]
     types: dict[str, str]
     """Metric → dtype, in order of appearance."""
 
     @property
     def attempts(self) -> list[str]:
-        return [frame.attempt for frame in self.frames]
+        return [entry.frame.attempt for entry in self.entries]
 
     @property
     def nodes(self) -> list[str]:
-        return [frame.node for frame in self.frames]
-
-    @property
-    def present(self) -> dict[str, int]:
-        """How many values of each metric were logged."""
-        counts = dict.fromkeys(self.types, 0)
-        for frame in self.frames:
-            for name, column in frame.metrics.items():
-                counts[name] += len(column.values) if column.present is None else int(column.present.sum())
-        return counts
+        return [entry.frame.node for entry in self.entries]
 
     def table(self, attempts: Mapping[str, int], nodes: Mapping[str, int], columns: Mapping[str, str]) -> pa.Table:
         """The Arrow table to insert: the keys, then each metric under its column's name."""
-        lengths = [frame.rows for frame in self.frames]
+        lengths = [entry.frame.rows for entry in self.entries]
         parts: dict[str, Any] = {
             "attempt": np.repeat(np.array([attempts[name] for name in self.attempts], np.int32), lengths),
             "node": np.repeat(np.array([nodes[name] for name in self.nodes], np.int32), lengths),
-            "rank": np.concatenate([frame.rank for frame in self.frames]),
-            "step": np.concatenate([frame.step for frame in self.frames]),
-            "time_ns": np.concatenate([frame.time_ns for frame in self.frames]),
         }
-        for name, column in columns.items():
-            parts[column] = self._metric(name)
-        return pa.table(parts)
+        layout = self.entries[0].frame.layout
+        if layout is not None and len(self.entries) >= FEW and all(entry.frame.layout is layout for entry in self.entries):
+            return pa.table(parts | self._strides(layout, columns))
+        frames = [entry.frame for entry in self.entries]
+        parts |= {key: np.concatenate([getattr(frame, key) for frame in frames]) for key in ("rank", "step", "time_ns")}
+        return pa.table(parts | {column: _metric(frames, name, self.types[name]) for name, column in columns.items()})
 
-    def _metric(self, name: str) -> pa.Array:
-        dtype = np.dtype(self.types[name])
-        found = [frame.metrics.get(name) for frame in self.frames]
-        values = np.concatenate([_values(column, frame.rows, dtype) for column, frame in zip(found, self.frames, strict=True)])
-        if all(column is not None and column.present is None for column in found):
-            return pa.array(values)
-        absent = np.concatenate([_absent(column, frame.rows) for column, frame in zip(found, self.frames, strict=True)])
-        return pa.array(values, mask=absent)
+    def _strides(self, layout: Layout, columns: Mapping[str, str]) -> dict[str, Any]:
+        end = layout.size + 4
+        records = np.frombuffer(b"".join([entry.body[-end:-4] for entry in self.entries]), np.uint8).reshape(len(self.entries), layout.size)
+        parts: dict[str, Any] = {}
+        for place in (*layout.keys, *layout.metrics):
+            name = place.name if place in layout.keys else columns.get(place.name)
+            if name is None:
+                continue
+            length = place.dtype.itemsize * layout.rows
+            values = np.ascontiguousarray(records[:, place.offset : place.offset + length]).view(place.dtype).reshape(-1)
+            if place.validity is None:
+                parts[name] = values
+            else:
+                bits = records[:, place.validity : place.validity + (layout.rows + 7) // 8]
+                absent = ~np.unpackbits(bits, axis=1, count=layout.rows, bitorder="little").view(np.bool_).reshape(-1)
+                parts[name] = pa.array(values, mask=absent)
+        return parts
+
+
+def _metric(frames: Sequence[Frame], name: str, kind: str) -> pa.Array:
+    dtype = np.dtype(kind)
+    found = [frame.metrics.get(name) for frame in frames]
+    values = np.concatenate([_values(column, frame.rows, dtype) for column, frame in zip(found, frames, strict=True)])
+    if all(column is not None and column.present is None for column in found):
+        return pa.array(values)
+    absent = np.concatenate([_absent(column, frame.rows) for column, frame in zip(found, frames, strict=True)])
+    return pa.array(values, mask=absent)
 
 
 def _values(column: Column | None, rows: int, dtype: np.dtype[Any]) -> Any:
@@ -70,17 +90,33 @@ def _absent(column: Column | None, rows: int) -> Any:
     return np.zeros(rows, bool) if column.present is None else ~column.present
 
 
-def blocks(frames: Sequence[Frame]) -> Iterator[Block]:
-    """Frames with rows, cut where a metric changes its dtype (rare: it makes one more insert)."""
+def blocks(entries: Sequence[Entry]) -> Iterator[Block]:
+    """The entries of one run that have rows: those of a frequent layout together, the others together, cut where a metric changes its dtype."""
+    by_layout: dict[int, list[Entry]] = {}
+    for entry in entries:
+        if entry.frame.rows:
+            by_layout.setdefault(id(entry.frame.layout), []).append(entry)
+    rest: list[Entry] = []
+    for alike in by_layout.values():
+        if len(alike) >= FEW and alike[0].frame.layout is not None:
+            yield Block(alike, _types(alike[0].frame))
+        else:
+            rest += alike
+    yield from _mixed(rest)
+
+
+def _mixed(entries: Sequence[Entry]) -> Iterator[Block]:
     block = Block([], {})
-    for frame in frames:
-        if frame.rows == 0:
-            continue
-        types = {name: column.values.dtype.str for name, column in frame.metrics.items()}
+    for entry in entries:
+        types = _types(entry.frame)
         if any(block.types.get(name, dtype) != dtype for name, dtype in types.items()):
             yield block
             block = Block([], {})
-        block.frames.append(frame)
+        block.entries.append(entry)
         block.types.update(types)
-    if block.frames:
+    if block.entries:
         yield block
+
+
+def _types(frame: Frame) -> dict[str, str]:
+    return {name: column.values.dtype.str for name, column in frame.metrics.items()}

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
-from holter.frame import Frame
+from holter.frame import Column
 
 from holter_monitor.errors import DiskFull, Unavailable
 from holter_monitor.store.batch import Block, blocks
@@ -44,15 +44,15 @@ class DuckDbSamples:
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Store the rows of the entries and the last one's offset, in one transaction."""
-        by_run: dict[str, list[Frame]] = {}
+        by_run: dict[str, list[Entry]] = {}
         for entry in entries:
-            by_run.setdefault(entry.frame.run, []).append(entry.frame)
+            by_run.setdefault(entry.frame.run, []).append(entry)
         with self._writing:
             write = self._writer
             with self._refusals():
                 write.execute("BEGIN")
-                for run, frames in by_run.items():
-                    for block in blocks(frames):
+                for run, own in by_run.items():
+                    for block in blocks(own):
                         self._insert(run, block)
                 write.execute("UPDATE consumer SET consumed = ?", [entries[-1].offset])
                 write.execute("COMMIT")
@@ -61,10 +61,10 @@ class DuckDbSamples:
 
     def _insert(self, run: str, block: Block) -> None:
         columns, surplus = self._catalog.place(self._writer, run, block.types)
-        if surplus:
-            self.overflow[run] += sum(block.present[name] for name in surplus)
-        attempts = {name: self._catalog.number(self._writer, "attempts", run, name) for name in set(block.attempts)}
-        nodes = {name: self._catalog.number(self._writer, "nodes", run, name) for name in set(block.nodes)}
+        for name in surplus:
+            self.overflow[run] += sum(_count(entry.frame.metrics.get(name)) for entry in block.entries)
+        attempts = self._catalog.numbers(self._writer, "attempts", run, block.attempts)
+        nodes = self._catalog.numbers(self._writer, "nodes", run, block.nodes)
         batch = block.table(attempts, nodes, columns)
         self._writer.register("batch", batch)
         try:
@@ -93,3 +93,10 @@ class DuckDbSamples:
         with self._writing:
             self._writer.close()
             self._database.close()
+
+
+def _count(column: Column | None) -> int:
+    """How many values were logged."""
+    if column is None:
+        return 0
+    return len(column.values) if column.present is None else int(column.present.sum())
