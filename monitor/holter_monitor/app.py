@@ -12,9 +12,23 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from holter_monitor import __version__
+from holter_monitor import __version__, ui
 from holter_monitor.alerting import Alerting
-from holter_monitor.api import health, incidents, points, problems, runs, series, silences, stream
+from holter_monitor.api import (
+    curves,
+    goodput,
+    health,
+    heatmap,
+    incidents,
+    picture,
+    places,
+    points,
+    problems,
+    runs,
+    series,
+    silences,
+    stream,
+)
 from holter_monitor.api.frames import Frames
 from holter_monitor.api.known import KnownRuns
 from holter_monitor.api.parts import Parts
@@ -69,8 +83,9 @@ def build(settings: Settings) -> Shell:
     app = FastAPI(title="Holter", version=__version__, lifespan=lifespan, description="Health of training runs.")
     app.state.parts = parts
     problems.install(app)
-    for part in (health, runs, series, points, incidents, silences, stream):
+    for part in (health, runs, series, curves, goodput, heatmap, places, points, incidents, picture, silences, stream):
         app.include_router(part.router)
+    ui.mount(app)
     return Shell(app, Frames(parts))
 
 

@@ -1,0 +1,104 @@
+"""Where a run's wall time went: steps that count, slow steps, steps that a restart repeated, starting, standing still between attempts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from holter_monitor.store import curves
+from holter_monitor.store.curves import STARTING, STEP_TIME, Stretch
+from holter_monitor.store.tables import attempts, step_summaries
+
+ROW = step_summaries.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goodput:
+    """Seconds of the run's wall time; the parts add up to `wall_seconds`."""
+
+    wall_seconds: float
+    """From the first attempt's start to the newest step."""
+    productive_seconds: float
+    """In steps that count, each at most as long as the median step."""
+    slow_seconds: float
+    """What steps took beyond the median: stalls, checkpoints, evaluations."""
+    starting_seconds: float
+    """From an attempt's start to its first step, and what its first steps took beyond the median."""
+    repeated_seconds: float
+    """In steps that a later attempt did again."""
+    down_seconds: float
+    """Between attempts."""
+    other_seconds: float
+    """In an attempt but in no step that was recorded."""
+
+    @property
+    def goodput(self) -> float | None:
+        return self.productive_seconds / self.wall_seconds if self.wall_seconds > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """One attempt by its own steps' clock."""
+
+    start: float
+    end: float
+    starting: float
+    """Seconds before its first step."""
+    spent: float
+    """Seconds in all its steps."""
+
+
+def of(connection: sa.Connection, run: str) -> Goodput | None:
+    """None for a run whose steps carry no times yet."""
+    along = curves.stretches(connection, run, None, None)
+    lives = _lives(connection, run)
+    settled = [Stretch(s.attempt, max(s.first, s.begun + STARTING), s.last, s.begun) for s in along]
+    base = curves.median(connection, run, STEP_TIME, settled) or curves.median(connection, run, STEP_TIME, along)
+    if not lives or base is None:
+        return None
+    counted = sum(curves.spent_seconds(connection, run, stretch) for stretch in along)
+    productive = sum(_productive(connection, run, stretch, base) for stretch in along)
+    slow = sum(curves.spent_seconds(connection, run, s) - _productive(connection, run, s, base) for s in settled)
+    wall = lives[-1].end - lives[0].start
+    starting = sum(life.starting for life in lives) + counted - productive - slow
+    repeated = sum(life.spent for life in lives) - counted
+    down = sum(max(0.0, later.start - life.end) for life, later in itertools.pairwise(lives))
+    return Goodput(
+        wall_seconds=wall,
+        productive_seconds=productive,
+        slow_seconds=slow,
+        starting_seconds=starting,
+        repeated_seconds=repeated,
+        down_seconds=down,
+        other_seconds=max(0.0, wall - productive - slow - starting - repeated - down),
+    )
+
+
+def _productive(connection: sa.Connection, run: str, stretch: Stretch, base: float) -> float:
+    shortened = sa.func.sum(sa.case((ROW.max > base, base), else_=ROW.max))
+    return float(connection.execute(sa.select(shortened).where(*_rows(run, stretch))).scalar() or 0.0)
+
+
+def _rows(run: str, stretch: Stretch) -> tuple[sa.ColumnElement[bool], ...]:
+    return (ROW.run == run, ROW.metric == STEP_TIME, ROW.attempt == stretch.attempt, ROW.step.between(stretch.first, stretch.last))
+
+
+def _lives(connection: sa.Connection, run: str) -> Sequence[_Life]:
+    """Attempts with at least one timed step, in their order. Their clock is the steps' own: what was replayed or spooled arrived later."""
+    query = sa.select(attempts.c.attempt, attempts.c.started_at, attempts.c.first_step, attempts.c.last_step).where(attempts.c.run == run)
+    lives = []
+    for attempt, started, first, last in connection.execute(query.order_by(attempts.c.number)):
+        if first is None or last is None:
+            continue
+        whole = Stretch(attempt, first, last, first)
+        span = connection.execute(sa.select(sa.func.min(ROW.at), sa.func.max(ROW.at)).where(*_rows(run, whole))).one()
+        if span[0] is None:
+            continue
+        first_seconds = connection.execute(sa.select(ROW.max).where(*_rows(run, whole)).order_by(ROW.step).limit(1)).scalar() or 0.0
+        began = span[0] - first_seconds
+        start = min(started, began)
+        lives.append(_Life(start, span[1], began - start, curves.spent_seconds(connection, run, whole)))
+    return lives

@@ -1,0 +1,43 @@
+// Elements are made here and nowhere else: text is always text, so a run named "<script>" is a run named "<script>".
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export function el(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+export function show(parent, ...children) {
+  parent.replaceChildren(...children.flat().filter(Boolean));
+}
+
+// Addresses inside the page. Ids come from the server and are escaped all the same.
+export function link(...parts) {
+  return "#/" + parts.map(encodeURIComponent).join("/");
+}
+
+let hideToast = 0;
+export function toast(text) {
+  const box = document.getElementById("toast");
+  box.textContent = text;
+  box.hidden = false;
+  clearTimeout(hideToast);
+  hideToast = setTimeout(() => (box.hidden = true), 6000);
+}
+
+export function css(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}

@@ -1,0 +1,162 @@
+// One incident: what, since when, which rank, why, what it costs, what to do; and the hand of whoever answers it.
+
+import { get, listen, picture, post } from "../api.js";
+import { Chart, cursorGroup } from "../charts.js";
+import { el, link, show, toast } from "../dom.js";
+import { ago, clock, duration, measured, number, ranks, words } from "../format.js";
+import { calmly, facts, severity, state } from "../parts.js";
+import { Ruler } from "../ruler.js";
+
+const COMPANION = { loss: "grad_norm", grad_norm: "loss", tokens_per_second: "data_wait_seconds", step_time_seconds: "data_wait_seconds" };
+const AROUND = 150;
+
+export async function render(box, { ids, signal }) {
+  const path = `/incidents/${encodeURIComponent(ids[0])}`;
+  const page = el("div", { class: "view" });
+  box.append(page);
+  let incident = null, evidence = null;
+  const load = async () => {
+    incident = await get(path, {}, signal);
+    document.title = `${words(incident.kind)} · ${incident.run_name} · Holter`;
+    evidence ??= new Evidence(incident, signal);
+    paint();
+    await evidence.load(incident);
+  };
+  const act = async (verb, body) => {
+    try {
+      incident = await post(`${path}/${verb}`, body);
+      paint();
+    } catch (error) { toast(error.message); }
+  };
+  const paint = () => show(page, head(incident), evidence.box, el("div", { class: "columns" },
+    el("div", {}, causes(incident), numbers(incident)), el("div", {}, buttons(incident, act), history(incident))));
+  await load();
+  const again = calmly(load, 1500, signal);
+  listen((message) => message.run === incident.run && message.type === "incidents" && again(), signal);
+}
+
+function head(incident) {
+  const until = incident.end_step !== null ? ` to ${number(incident.end_step)}` : incident.state === "resolved" ? "" : ", still going on";
+  return [
+    el("div", { class: "head" }, el("span", { class: "crumb" }, el("a", { href: "#/incidents" }, "Incidents"), " / ", el("a", { href: link("runs", incident.run) }, `${incident.project} / ${incident.run_name}`)),
+      severity(incident.severity), state(incident.state), el("span", { class: "soft small" }, words(incident.kind))),
+    el("h1", { class: "lead" }, incident.summary),
+    incident.causes[0]?.action ? el("div", { class: "todo" }, el("h3", {}, "What to do"), el("p", {}, incident.causes[0].action)) : null,
+    facts([
+      ["Steps", `${number(incident.onset_step)}${until}`], ["Seen at step", number(incident.detected_step)],
+      ["Cost", incident.cost === null ? "–" : duration(incident.cost), incident.cost === null ? "" : "lost"],
+      ["About", incident.scope === "run" ? ranks(incident.ranks) : incident.scope, incident.nodes.length ? incident.nodes.slice(0, 4).join(", ") : ""],
+      ["Opened", ago(incident.created), clock(incident.created)],
+      incident.acknowledged_by ? ["Acknowledged by", incident.acknowledged_by, ago(incident.acknowledged)] : null,
+    ]),
+  ];
+}
+
+function causes(incident) {
+  if (!incident.causes.length) return el("section", { class: "card" }, el("h2", {}, "Why"), el("p", { class: "soft" }, "No cause stands out from what was recorded. The numbers below are what the alert rests on."));
+  return el("section", { class: "card" }, el("h2", {}, "Why, most likely first"), incident.causes.map((cause) => el("div", { class: "cause" },
+    el("span", { class: "sure", title: "how sure" }, typeof cause.confidence === "number" ? `${Math.round(cause.confidence * 100)}%` : "?"),
+    el("div", {}, el("p", {}, el("b", {}, words(cause.cause || "")), cause.sentence ? `: ${cause.sentence}` : ""),
+      el("ul", {}, (cause.evidence || []).map((line) => el("li", {}, spoken(line))), (cause.against || []).map((line) => el("li", { class: "against" }, `against it: ${spoken(line)}`))),
+      cause.action ? el("p", { class: "small" }, el("b", {}, "Do: "), cause.action) : null))));
+}
+
+function numbers(incident) {
+  const rows = Object.entries(incident.evidence || {});
+  if (!rows.length) return null;
+  return el("section", { class: "card" }, el("h2", {}, "Evidence"), el("div", { class: "table" }, el("table", {}, el("tbody", {},
+    rows.map(([name, value]) => el("tr", {}, el("th", {}, words(name)), el("td", {}, typeof value === "number" ? measured(name, value) : spoken(value))))))));
+}
+
+function spoken(value) {
+  if (Array.isArray(value)) {
+    const shown = value.slice(0, 24).map((one) => (typeof one === "object" && one !== null ? JSON.stringify(one) : typeof one === "number" ? number(one) : String(one)));
+    return shown.join(", ") + (value.length > 24 ? `, … (${value.length})` : "");
+  }
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : typeof value === "number" ? number(value) : String(value);
+}
+
+function buttons(incident, act) {
+  const isOver = incident.state === "resolved";
+  const words_ = el("textarea", { "aria-label": "Note", placeholder: "A word for whoever looks next", maxlength: 10000 });
+  return el("section", { class: "card" }, el("h2", {}, "Answer"), el("div", { class: "actions" },
+    el("button", { type: "button", class: "primary", disabled: incident.state !== "open", onclick: () => act("acknowledge", {}) }, "Acknowledge"),
+    el("button", { type: "button", disabled: isOver, onclick: () => act("resolve", {}) }, "Resolve"),
+    el("button", { type: "button", onclick: () => silence(incident) }, "Silence …")),
+    words_, el("div", { class: "actions" }, el("button", { type: "button", onclick: () => words_.value.trim() && act("note", { note: words_.value.trim() }) }, "Add note")));
+}
+
+function history(incident) {
+  return el("section", { class: "card" }, el("h2", {}, "History"), el("ol", { class: "history" }, [...incident.history].reverse().map((change) => el("li", {},
+    el("time", { datetime: change.at, title: clock(change.at) }, ago(change.at)),
+    el("div", {}, el("b", {}, change.change), change.actor ? ` by ${change.actor}` : "", change.note ? el("p", { class: "soft" }, change.note) : null)))));
+}
+
+// Hide this kind of trouble, of this run or everywhere, for a while.
+function silence(incident) {
+  const hours = el("select", { name: "hours" }, [[1, "1 hour"], [4, "4 hours"], [12, "12 hours"], [24, "1 day"], [72, "3 days"], [168, "a week"]].map(([value, text]) => el("option", { value, selected: value === 4 }, text)));
+  const reach = el("select", { name: "reach" }, el("option", { value: "run" }, `${words(incident.kind)} of this run`), el("option", { value: "all" }, `everything of this run`), el("option", { value: "project" }, `${words(incident.kind)} in ${incident.project}`));
+  const reason = el("input", { name: "reason", required: true, placeholder: "Why nobody needs to hear of it", maxlength: 500 });
+  const cancel = el("button", { type: "button" }, "Cancel");
+  const form = el("form", { method: "dialog" }, el("h2", {}, "Silence"), el("label", {}, "What", reach), el("label", {}, "For how long", hours), el("label", {}, "Reason", reason),
+    el("div", { class: "actions" }, el("button", { class: "primary", type: "submit" }, "Silence"), cancel));
+  const dialog = el("dialog", { "aria-label": "Silence" }, form);
+  cancel.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => dialog.remove());
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const matchers = { project: incident.project };
+    if (reach.value !== "project") matchers.run = incident.run_name;
+    if (reach.value !== "all") matchers.kind = incident.kind;
+    for (const [name, value] of Object.entries(matchers)) matchers[name] = value.replace(/[[*?]/g, "[$&]"); // names are words here, not patterns
+    try {
+      await post("/silences", { matchers, reason: reason.value, ends: new Date(Date.now() + Number(hours.value) * 3600e3).toISOString() });
+      toast(`Silenced for ${duration(Number(hours.value) * 3600)}. Holter goes on recording.`);
+      dialog.close();
+    } catch (error) { toast(error.message); }
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+// The incident's metric, and the one that explains it, around the onset.
+class Evidence {
+  constructor(incident, signal) {
+    this.signal = signal;
+    const metric = incident.metric || "loss";
+    this.names = [metric, COMPANION[metric]].filter(Boolean);
+    const group = cursorGroup();
+    const axis = { format: (v, at) => this.ruler.tick(v, at), label: (v) => this.ruler.label(v) };
+    this.charts = this.names.map((name, index) => new Chart({ title: words(name), height: index ? 120 : 200, sync: group, axis, signal, format: (v) => measured(name, v) }));
+    const image = el("button", { type: "button", class: "quiet", onclick: () => this.save(incident) }, "Save as picture");
+    this.box = el("div", {}, this.charts.map((chart) => chart.box), el("div", { class: "actions" }, image, el("a", { class: "text small", href: link("runs", incident.run) }, "Open the run")));
+  }
+
+  async load(incident) {
+    const span = incident.end_step === null ? 0 : incident.end_step - incident.onset_step;
+    const window_ = incident.evidence?.window, first = Array.isArray(window_) && Number.isInteger(window_[0]) ? Math.min(window_[0], incident.onset_step) : incident.onset_step;
+    const answer = await get(`/runs/${encodeURIComponent(incident.run)}/curves`, {
+      metrics: this.names.join(","), max_points: 700, from_step: Math.max(0, first - Math.max(AROUND, Math.ceil(span / 3))),
+      to_step: incident.end_step === null ? null : incident.end_step + Math.max(AROUND, Math.ceil(span / 3)),
+    }, this.signal);
+    this.ruler = new Ruler("step", answer);
+    const bands = [{ from: incident.onset_step, to: incident.end_step ?? (incident.state === "resolved" ? incident.detected_step : answer.to_step), severity: incident.severity }];
+    this.names.forEach((name, index) => {
+      const curve = answer.curves[name];
+      this.charts[index].set({
+        x: curve?.step || [], bands, ticks: [incident.detected_step], range: [answer.from_step, answer.to_step], log: false,
+        series: curve ? [{ label: "", ink: "first", values: curve.mean, low: curve.min, high: curve.max }] : [],
+        marks: curve ? curve.step.filter((_, i) => curve.non_finite[i]) : [],
+      });
+      if (index && !curve) this.charts[index].box.remove();
+    });
+  }
+
+  async save(incident) {
+    try {
+      const url = await picture(`/incidents/${encodeURIComponent(incident.id)}/plot.png`, this.signal);
+      el("a", { href: url, download: `holter-${incident.id}.png` }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 10000);
+    } catch (error) { toast(error.message); }
+  }
+}
