@@ -26,7 +26,10 @@ class Delimited:
         if not lines or "\x00" in lines[0] or lines[0].startswith(("{", "[", "<")):
             return False
         delimiter = _delimiter(lines[0])
-        header = [cell.strip() for cell in next(csv.reader([lines[0]], delimiter=delimiter))]
+        try:
+            header = _header(lines[0], delimiter)
+        except csv.Error:
+            return False
         if any(_is_number(cell) for cell in header if cell) or not _has_axis(header):
             return False
         return len(header) > 1 and all(0.5 * len(header) <= len(line.split(delimiter)) for line in lines[1:3])
@@ -37,12 +40,19 @@ class Delimited:
         if first is None:
             raise log.failed("empty", "a header line with column names, such as step,loss", 1)
         delimiter = _delimiter(first[1])
-        header = [cell.strip() for cell in next(csv.reader([first[1]], delimiter=delimiter))]
+        try:
+            header = _header(first[1], delimiter)
+        except csv.Error as error:
+            raise log.failed(str(error), "a header line with column names, such as step,loss", first[0]) from error
         rows = _rows(log, lines, delimiter, len(header))
         charts = [_CHART.match(name) for name in header[1:]]
         if charts and all(charts):
             return _charts(log, header, rows, columns)
         return _plain(log, header, rows, columns)
+
+
+def _header(line: str, delimiter: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
 
 
 def _is_number(cell: str) -> bool:

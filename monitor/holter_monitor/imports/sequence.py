@@ -64,6 +64,8 @@ class Sequence:
     open: dict[int, dict[int, tuple[Record, float]]] = field(default_factory=dict)
     """Steps of several ranks that are not complete: step -> rank -> record and its time."""
     has_ranks: bool = False
+    first: int | None = None
+    """The first step of this attempt, where there are ranks."""
 
     def steps(self, records: Iterable[Record]) -> Iterator[Step]:
         """All steps of all `records`. For one source; `add` and `finish` serve several runs in one file."""
@@ -150,6 +152,7 @@ class Sequence:
     def _begin_attempt(self, rank: int) -> list[Step]:
         closed = self._close_all()
         self.attempt += 1
+        self.first = None
         self.clocks.clear()
         return closed
 
@@ -173,10 +176,13 @@ class Sequence:
         closed = self._close(step) if rank in self.open.get(step, ()) else []
         self.open.setdefault(step, {})[rank] = (record, time)
         newest = max(self.open)
+        if self.first is None:
+            self.first = step
+        # Early in an attempt it is not known yet how many ranks there are: nothing is complete.
+        is_settled = newest - self.first >= WINDOW_STEPS
         slowest = min(clock.step for clock in self.clocks.values() if clock.step is not None)
         for number in sorted(self.open):
-            # The newest stays open: at the first step it is not known yet how many ranks there are.
-            if number == newest or (number > slowest and number > newest - WINDOW_STEPS):
+            if number == newest or not ((number <= slowest and is_settled) or number <= newest - WINDOW_STEPS):
                 break
             closed += self._close(number)
         return closed

@@ -12,7 +12,7 @@ from holter_monitor.imports.text import Fields, plain, records, stamp
 
 _LINE = re.compile(r"\bstep:\s*(\d+)\s+(loss:\s.*)")
 _RANK = re.compile(r"\[rank(\d+)\]")
-_FIELD = re.compile(r"(\w+(?:\([^)]*\))?):\s*([-+\w.,]+)(%|[KMGT]iB)?")
+_FIELD = re.compile(r"(\w+(?:\([^)]*\))?):\s*([-+]?(?:nan|inf|[\d.,]+(?:e[-+]?\d+)?))(%|[KMGT]iB)?", re.IGNORECASE)
 _BYTES = {"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
 _SAVED = re.compile(r"(?:Saving the checkpoint|Saving a full checkpoint)")
 
