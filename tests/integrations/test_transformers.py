@@ -1,0 +1,107 @@
+"""A real Trainer on a tiny model: every step's own loss arrives, NaN too, whatever the Trainer's log filters."""
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.torch
+
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        row = torch.arange(index, index + 16) % 50
+        return {"input_ids": row, "labels": row}
+
+
+def trainer(tmp_path, model=None, **changes):
+    config = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+    settings = dict(
+        output_dir=str(tmp_path / "out"), max_steps=8, per_device_train_batch_size=2, logging_steps=4, report_to=[], save_steps=4
+    )
+    arguments = transformers.TrainingArguments(**{**settings, "use_cpu": True, "disable_tqdm": True, **changes})
+    model = model or transformers.GPT2LMHeadModel(config)
+    return transformers.Trainer(model=model, args=arguments, train_dataset=Rows(), eval_dataset=Rows())
+
+
+def test_every_step_is_seen_with_what_the_trainer_knows(tmp_path, collector):
+    from holter.integrations.transformers import watch
+
+    patient = trainer(tmp_path, gradient_accumulation_steps=2)
+    watch(patient, project="p", name="n")
+    patient.train()
+    collector.wait_for_event("rank_finished")
+    collector.wait_for(lambda seen: len(seen.points("loss")) == 8)
+    assert [step for step, _ in collector.points("loss")] == list(range(1, 9))
+    assert [value for _, value in collector.points("tokens")] == [2 * 2 * 16] * 8
+    for metric in ("grad_norm", "lr", "data_wait_seconds"):
+        assert len(collector.points(metric)) == 8, metric
+    logged = [entry["loss"] for entry in patient.state.log_history if "loss" in entry]
+    ours = [value for _, value in collector.points("loss")]
+    assert logged == pytest.approx([sum(ours[:4]) / 4, sum(ours[4:]) / 4], rel=1e-3)
+
+
+def test_checkpoints_and_evaluations_are_declared(tmp_path, collector):
+    from holter.integrations.transformers import watch
+
+    patient = trainer(tmp_path, eval_strategy="steps", eval_steps=4)
+    watch(patient, project="p", name="n")
+    patient.train()
+    collector.wait_for_event("rank_finished")
+    saved = [event for event in collector.events if event["event"] == "checkpoint"]
+    assert [event["step"] for event in saved] == [4, 8]
+    assert saved[0]["attrs"]["path"].endswith("checkpoint-4")
+    [first, _second] = [event for event in collector.events if event["event"] == "eval"]
+    assert first["attrs"]["metrics"]["eval_loss"] > 0
+
+
+def test_a_nan_that_the_trainer_hides_is_seen(tmp_path, collector):
+    from holter.integrations.transformers import watch
+
+    calls = []
+
+    def sicken(_model, _words, answer):
+        calls.append(1)
+        if len(calls) == 3:
+            answer["loss"] = answer["loss"] * math.nan
+
+    patient = trainer(tmp_path, logging_nan_inf_filter=True)
+    patient.model.register_forward_hook(sicken)
+    watch(patient, project="p", name="n")
+    patient.train()
+    collector.wait_for_event("rank_finished")
+    collector.wait_for(lambda seen: len(seen.points("loss")) == 8)
+    assert math.isnan(dict(collector.points("loss"))[3])
+    assert not any(math.isnan(entry["loss"]) for entry in patient.state.log_history[:1] if "loss" in entry)
+
+
+def test_the_callback_alone_records_what_the_trainer_logs(tmp_path, collector):
+    from holter.integrations.transformers import HolterCallback
+
+    patient = trainer(tmp_path)
+    patient.add_callback(HolterCallback(project="p", name="n"))
+    patient.train()
+    collector.wait_for_event("rank_finished")
+    collector.wait_for(lambda seen: len(seen.points("loss")) == 2)
+    assert [step for step, _ in collector.points("loss")] == [4, 8]
+
+
+def test_holter_switched_off_changes_nothing(tmp_path, collector, monkeypatch):
+    from holter.integrations.transformers import watch
+
+    def losses(name):
+        transformers.set_seed(0)
+        patient = trainer(tmp_path / name)
+        if name != "bare":
+            watch(patient)
+        patient.train()
+        return [entry["loss"] for entry in patient.state.log_history if "loss" in entry]
+
+    bare, watched = losses("bare"), losses("watched")
+    monkeypatch.setenv("HOLTER_DISABLED", "1")
+    assert bare == watched == losses("off")
