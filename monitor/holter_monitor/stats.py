@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import log, sqrt
 
 MAD_TO_SIGMA = 1.4826
@@ -61,6 +63,10 @@ class RobustLevel:
     strays: SortedWindow = field(default_factory=lambda: SortedWindow(32))
     count: int = 0
     """How many values were learned since the last `clear`."""
+
+    def knows(self, least: int) -> bool:
+        """Is there a level, and a spread learned from `least` values?"""
+        return self.count >= least and len(self.levels.ordered) >= 8
 
     @property
     def level(self) -> float:
@@ -141,6 +147,45 @@ class Drift:
 
     def reset(self) -> None:
         self.mean = 0.0
+
+
+@dataclass(slots=True)
+class Blocks:
+    """Means of `size` values each; the last `keep` of them."""
+
+    size: int
+    keep: int
+    means: deque[float] = field(default_factory=deque)
+    total: float = 0.0
+    count: int = 0
+
+    def push(self, value: float) -> bool:
+        """True when a block has just become complete: its mean is `means[-1]`."""
+        self.total += value
+        self.count += 1
+        if self.count < self.size:
+            return False
+        if len(self.means) >= self.keep:
+            self.means.popleft()
+        self.means.append(self.total / self.count)
+        self.total, self.count = 0.0, 0
+        return True
+
+    def clear(self) -> None:
+        self.means.clear()
+        self.total, self.count = 0.0, 0
+
+
+def median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
+
+
+def spread_of_steps(values: Sequence[float]) -> float:
+    """The standard deviation of single values, from how much neighbours differ: a slow trend does not count. 0.0 for fewer than three."""
+    if len(values) < 3:
+        return 0.0
+    return MAD_TO_SIGMA / sqrt(2.0) * median([abs(after - before) for before, after in pairwise(values)])
 
 
 def log_or_none(value: float | None) -> float | None:

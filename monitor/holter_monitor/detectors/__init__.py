@@ -2,6 +2,12 @@
 
 from holter_monitor.detector import DetectorMaker
 from holter_monitor.detectors.data_stall import DataStall
+from holter_monitor.detectors.grad_explosion import GradExplosion
+from holter_monitor.detectors.grad_vanishing import GradVanishing
+from holter_monitor.detectors.loss_divergence import LossDivergence
+from holter_monitor.detectors.loss_noise import LossNoise
+from holter_monitor.detectors.loss_plateau import LossPlateau
+from holter_monitor.detectors.loss_shift import LossShift
 from holter_monitor.detectors.loss_spike import LossSpike
 from holter_monitor.detectors.memory_growth import MemoryGrowth
 from holter_monitor.detectors.non_finite import NonFinite
@@ -14,7 +20,13 @@ from holter_monitor.detectors.throughput_stalls import ThroughputStalls
 
 DETECTORS: tuple[DetectorMaker, ...] = (
     LossSpike,
+    LossDivergence,
+    LossShift,
+    LossNoise,
+    LossPlateau,
     NonFinite,
+    GradExplosion,
+    GradVanishing,
     ThroughputDrop,
     ThroughputDecline,
     ThroughputStalls,

@@ -92,7 +92,7 @@ class LossSpike:
         jump = self._grad_jump(step)
         if step.words & EXCUSES:
             self._start_over()
-        if self.level.count < self.warmup_steps or len(self.level.levels.ordered) < 8:
+        if not self.level.knows(self.warmup_steps):
             self.level.learn(height)
             return None
         if self.current is not None:
@@ -131,7 +131,7 @@ class LossSpike:
         size = log_or_none(step.mean("grad_norm"))
         if size is None:
             return None
-        if self.grad.count < self.warmup_steps:
+        if not self.grad.knows(self.warmup_steps):
             self.grad.learn(size)
             return None
         level, tail = self.grad.level, self.grad.tail

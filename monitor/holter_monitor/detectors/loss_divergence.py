@@ -1,0 +1,128 @@
+"""A loss that rises slowly: no step stands out, but the run is worse than it was and getting worse."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import exp, log
+from typing import ClassVar
+
+from holter_monitor.findings import Finding, Severity
+from holter_monitor.stats import Blocks, RobustLevel, median, spread_of_steps
+from holter_monitor.steps import Point
+
+EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "stage"})
+
+
+@dataclass(kw_only=True)
+class LossDivergence:
+    """Judged against the best level that the run has had, so a rise too slow for any window is seen.
+
+    Rule, on means of 32 values of log(loss), spikes cut off: the last two stand above the best by `blocks_above` times the spread between
+    neighbouring means and by `rise`, and are not falling. `critical` when the loss stands `critical_rise` above its best and still rises.
+    """
+
+    kind: ClassVar[str] = "loss_divergence"
+    metric: ClassVar[str] = "loss"
+    blocks_above: float = 6.0
+    rise: float = 0.03
+    """The least rise of log(loss) over the best."""
+    critical_rise: float = 0.25
+    warmup_blocks: int = 6
+
+    level: RobustLevel = field(init=False, default_factory=RobustLevel)
+    blocks: Blocks = field(init=False, default_factory=lambda: Blocks(32, 40))
+    starts: deque[int] = field(init=False, default_factory=lambda: deque(maxlen=40))
+    """The first step of each block."""
+    first: int | None = field(init=False, default=None)
+    best: float | None = field(init=False, default=None)
+    best_step: int = field(init=False, default=0)
+    onset: int | None = field(init=False, default=None)
+    severity: Severity = field(init=False, default=Severity.INFO)
+
+    def update(self, point: Point) -> Finding | None:
+        if point.words & EXCUSES:
+            self._start_over()
+        if point.value <= 0.0:
+            return None
+        height = log(point.value)
+        if self.level.knows(50):
+            reach = 4.0 * self.level.sigma
+            height = max(self.level.level - reach, min(self.level.level + reach, height))
+        self.level.learn(height)
+        if self.first is None:
+            self.first = point.step
+        if not self.blocks.push(height):
+            return None
+        self.starts.append(self.first)
+        self.first = None
+        return self._judge(point)
+
+    def _start_over(self) -> None:
+        self.level.relevel()
+        self.blocks.clear()
+        self.starts.clear()
+        self.first = self.best = self.onset = None
+
+    def _judge(self, point: Point) -> Finding | None:
+        means = list(self.blocks.means)
+        if len(means) < self.warmup_blocks:
+            return None
+        spread = max(spread_of_steps(means[:-2]), self.level.sigma / 32**0.5)
+        if self.best is None:
+            self.best, self.best_step = median(means[:3]), self.starts[0]
+        above = min(means[-1], means[-2]) - self.best
+        is_rising = means[-1] > means[-2] - spread and means[-1] > median(means[-6:-1])
+        if above < max(self.blocks_above * spread, self.rise):
+            return self._calm(point, means, spread)
+        if is_rising and self.onset is None:
+            self.onset = self._began(means, spread)
+            return self._say(point, means, spread, Severity.WARNING)
+        if (
+            is_rising
+            and self.severity < Severity.CRITICAL
+            and means[-1] - self.best > max(self.critical_rise, 2 * self.blocks_above * spread)
+        ):
+            return self._say(point, means, spread, Severity.CRITICAL)
+        return None
+
+    def _calm(self, point: Point, means: list[float], spread: float) -> Finding | None:
+        assert self.best is not None
+        finding = None
+        if self.onset is not None and max(means[-2:]) - self.best < 0.5 * max(self.blocks_above * spread, self.rise):
+            finding = self._say(point, means, spread, self.severity, is_over=True)
+            self.onset, self.severity = None, Severity.INFO
+        steady = max(means[-2:])
+        if steady < self.best:
+            self.best, self.best_step = steady, self.starts[-1]
+        return finding
+
+    def _began(self, means: list[float], spread: float) -> int:
+        """The first block after the last one that was still near the best."""
+        assert self.best is not None
+        for index in range(len(means) - 1, -1, -1):
+            if means[index] - self.best < 2.0 * spread:
+                return self.starts[min(index + 1, len(means) - 1)]
+        return self.starts[0]
+
+    def _say(self, point: Point, means: list[float], spread: float, severity: Severity, *, is_over: bool = False) -> Finding:
+        assert self.best is not None and self.onset is not None
+        self.severity = severity
+        now, best = exp(means[-1]), exp(self.best)
+        return Finding(
+            kind=self.kind,
+            severity=severity,
+            onset_step=self.onset,
+            detected_step=point.step,
+            end_step=point.step if is_over else None,
+            metric=self.metric,
+            score=(means[-1] - self.best) / spread,
+            summary=f"loss {'is back at' if is_over else 'rises: now'} {now:.4g}, best was {best:.4g} around step {self.best_step} ({now / best - 1:+.1%})",
+            evidence={
+                "now": now,
+                "best": best,
+                "best_step": self.best_step,
+                "spreads": (means[-1] - self.best) / spread,
+                "window": [self.best_step, point.step],
+            },
+        )
