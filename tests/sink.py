@@ -95,7 +95,10 @@ class Sink:
                 for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(answer.body)
+                try:
+                    self.wfile.write(answer.body)
+                except OSError:
+                    self.close_connection = True
 
             def _hang(self, _: Answer) -> None:
                 sink._closing.wait(60)
@@ -107,24 +110,22 @@ class Sink:
                 self.close_connection = True
 
             def _slow_headers(self, _: Answer) -> None:
-                self._trickle(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 100_000, 1)
+                self._trickle(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a", 0.2)
 
             def _dribble(self, answer: Answer) -> None:
-                self.wfile.write(f"HTTP/1.1 {answer.status} OK\r\nContent-Length: 100000\r\n\r\n".encode())
-                self._trickle(b"a" * 100_000, 1)
+                self._trickle(f"HTTP/1.1 {answer.status} OK\r\nContent-Length: 100000\r\n\r\n".encode(), b"a", 0.2)
 
             def _endless(self, answer: Answer) -> None:
-                self.wfile.write(f"HTTP/1.1 {answer.status} OK\r\n\r\n".encode())
-                self._trickle(b"a" * (1 << 30), 1 << 20)
+                self._trickle(f"HTTP/1.1 {answer.status} OK\r\n\r\n".encode(), b"a" * 65536, 0.0)
 
-            def _trickle(self, data: bytes, size: int) -> None:
+            def _trickle(self, head: bytes, again: bytes, pause: float) -> None:
+                """The head, then the same bytes again and again, for at most a minute."""
                 self.close_connection = True
+                ends = time.monotonic() + 60
                 try:
-                    for start in range(0, len(data), size):
-                        self.wfile.write(data[start : start + size])
-                        self.wfile.flush()
-                        if size == 1 and sink._closing.wait(0.2):
-                            return
+                    self.wfile.write(head)
+                    while time.monotonic() < ends and not sink._closing.wait(pause):
+                        self.wfile.write(again)
                 except OSError:
                     return
 

@@ -133,7 +133,7 @@ class Desk:
             run=incident.run,
             run_name=run.name,
             world_size=run.world_size,
-            summary=incident.summary,
+            summary=incident.summary[:2000],
             onset_step=incident.onset_step,
             detected_step=incident.detected_step,
             end_step=incident.end_step,

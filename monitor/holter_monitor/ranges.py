@@ -13,8 +13,8 @@ def spans(numbers: Iterable[int]) -> str:
     return ", ".join(_ranges(numbers, 1))
 
 
-def folded(names: Iterable[str]) -> str:
-    """Names that differ in their last number only: gpu-01, gpu-02, gpu-03 is "gpu-[01-03]"."""
+def folded(names: Iterable[str], at_most: int = _SHOWN) -> str:
+    """Names that differ in their last number only: gpu-01, gpu-02, gpu-03 is "gpu-[01-03]". At most so many names or groups of names."""
     groups: dict[tuple[str, int], list[int]] = {}
     shown: list[str] = []
     for name in sorted(set(names)):
@@ -24,17 +24,17 @@ def folded(names: Iterable[str]) -> str:
         else:
             groups.setdefault((match[1], len(match[2])), []).append(int(match[2]))
     for (stem, width), numbers in groups.items():
-        ranges = _ranges(numbers, width)
+        ranges = _ranges(numbers, width, at_most)
         shown.append(f"{stem}{ranges[0]}" if len(numbers) == 1 else f"{stem}[{','.join(ranges)}]")
-    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
+    return ", ".join(shown[:at_most]) + (f" and {len(shown) - at_most} more" if len(shown) > at_most else "")
 
 
-def _ranges(numbers: Iterable[int], width: int) -> list[str]:
+def _ranges(numbers: Iterable[int], width: int, at_most: int = _SHOWN) -> list[str]:
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    shown = [f"{first:0{width}d}" if first == last else f"{first:0{width}d}-{last:0{width}d}" for first, last in runs[:_SHOWN]]
-    return shown + ([f"{len(runs) - _SHOWN} more ranges"] if len(runs) > _SHOWN else [])
+    shown = [f"{first:0{width}d}" if first == last else f"{first:0{width}d}-{last:0{width}d}" for first, last in runs[:at_most]]
+    return shown + ([f"{len(runs) - at_most} more ranges"] if len(runs) > at_most else [])

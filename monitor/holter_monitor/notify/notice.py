@@ -49,6 +49,8 @@ class Notice:
     """What the receiver called its first message about this incident (Slack's ts); None before there is one."""
     members: tuple[Notice, ...] = ()
     """Of a digest: the notices that it stands for."""
+    image: bytes | None = None
+    """A PNG of the evidence, drawn when the notice is sent; it does not wait in the outbox."""
 
     @property
     def gpu_hours(self) -> float | None:
@@ -56,7 +58,19 @@ class Notice:
         return None if self.cost_seconds is None else self.cost_seconds * self.world_size / 3600
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        facts = asdict(replace(self, image=None))
+        del facts["image"]
+        return facts
+
+    def groups(self) -> list[tuple[str, str, list[str], str]]:
+        """A digest's members, alike ones together: what became of them, kind, names of the runs, the first one's summary."""
+        found: dict[tuple[str, str], list[Notice]] = {}
+        for member in self.members:
+            found.setdefault(("resolved" if member.transition == "resolve" else member.severity, member.kind), []).append(member)
+        return [
+            (word, kind, [f"{member.project}/{member.run_name}" for member in members], members[0].summary)
+            for (word, kind), members in found.items()
+        ]
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any], **more: Any) -> Notice:
@@ -86,5 +100,13 @@ def digest(notices: list[Notice], key: str, link: str) -> Notice:
         summary=f"{' and '.join(told)} in {runs} {'run' if runs == 1 else 'runs'}",
         link=link,
         thread=None,
-        members=tuple(replace(member, evidence=None, causes=member.causes[:1]) for member in members),
+        evidence=None,
+        members=tuple(_brief(member) for member in members),
+    )
+
+
+def _brief(notice: Notice) -> Notice:
+    """A thousand of these must fit into one message."""
+    return replace(
+        notice, summary=notice.summary[:300], evidence=None, causes=(), symptoms=(), nodes=notice.nodes[:8], ranks=notice.ranks[:8]
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from holter_monitor.notify import NOTIFIERS, Notifier
+from holter_monitor.notify.apprise import Apprise
 from holter_monitor.notify.http import client
 from holter_monitor.notify.outbox import Outbox, Worker
 
@@ -15,10 +17,10 @@ from holter_monitor.notify.outbox import Outbox, Worker
 def notifier(name: str, facts: Mapping[str, Any]) -> Notifier:
     """The notifier of one receiver. Raises `ValueError` that names receiver, field and remedy, never the value: it may be a secret."""
     facts = dict(facts)
-    kind = facts.pop("type", None)
+    kind = str(facts.pop("type", None))
     if kind not in NOTIFIERS:
         raise ValueError(f"receivers.{name}.type: {kind!r} is not a type of receiver; it is one of {', '.join(NOTIFIERS)}")
-    known = set(NOTIFIERS[kind].__dataclass_fields__)  # type: ignore[attr-defined]
+    known = {field.name for field in fields(NOTIFIERS[kind])}  # type: ignore[arg-type]
     unknown = sorted(set(facts) - known)
     if unknown:
         raise ValueError(f"receivers.{name}.{unknown[0]}: a {kind} receiver has no such word; it has {', '.join(sorted(known)) or 'none'}")
@@ -32,7 +34,10 @@ def notifier(name: str, facts: Mapping[str, Any]) -> Notifier:
 
 def workers(receivers: Mapping[str, Mapping[str, Any]], outbox: Outbox, *, allow_private: bool, link: str = "") -> list[Worker]:
     """One worker for each receiver, each with an HTTP client of its own."""
-    return [
-        Worker(receiver=name, notifier=notifier(name, facts), outbox=outbox, http=client(allow_private=allow_private), link=link)
-        for name, facts in receivers.items()
-    ]
+    found = []
+    for name, facts in receivers.items():
+        it = notifier(name, facts)
+        if allow_private and isinstance(it, Apprise):
+            it = replace(it, allow_private=True)
+        found.append(Worker(receiver=name, notifier=it, outbox=outbox, http=client(allow_private=allow_private), link=link))
+    return found
