@@ -7,10 +7,13 @@ The SDK brings its own verbs; installing `holter-monitor` adds the rest. A verb'
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 
 from holter import __version__
 
@@ -22,23 +25,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="holter", description="A health monitor for training runs.")
     parser.add_argument("--version", action="version", version=f"holter {__version__}")
     commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    # Only the verb that was named is imported: `holter runs` must not wait for matplotlib.
+    # Only the verb that was named is imported: `holter runs` must not wait for matplotlib, nor fail because another verb cannot load.
     named = next((word for word in arguments if not word.startswith("-")), None)
     for name, entry in verbs.items():
-        if named is None or name == named:
+        if name == named:
             _add(commands, name, entry)
         else:
-            commands.add_parser(name)
-    parsed = parser.parse_args(arguments)
-    return _run(parsed)
+            commands.add_parser(name, help=_first_line(entry))
+    return _run(parser.parse_args(arguments))
 
 
 def _add(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, entry: EntryPoint) -> None:
     module = entry.load()
-    first_line = (module.__doc__ or "").strip().partition("\n")[0]
-    parser = commands.add_parser(name, help=first_line, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = commands.add_parser(name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
-    parser.set_defaults(holter_verb=module.run)  # not `run`: verbs have arguments of that name
+    parser.set_defaults(holter_verb=module.run)
+
+
+def _first_line(entry: EntryPoint) -> str:
+    """The first line of the docstring of the verb's module, which is read and not imported."""
+    spec = find_spec(entry.value)
+    if spec is None or spec.origin is None:
+        return "(cannot be loaded)"
+    return (ast.get_docstring(ast.parse(Path(spec.origin).read_bytes())) or "").partition("\n")[0]
 
 
 def _run(parsed: argparse.Namespace) -> int:

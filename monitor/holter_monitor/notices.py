@@ -146,7 +146,7 @@ class Desk:
             episode=incident.episode,
             created=incident.created,
             updated=self.now,
-            link=f"{self.link}/incidents/{incident.id}" if self.link else "",
+            link=f"{self.link}/#/incidents/{incident.id}" if self.link else "",
             actor=change.actor,
             note=change.note,
         )

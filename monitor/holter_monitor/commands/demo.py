@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--poison-at", type=int, default=650, help="the step at which the run is poisoned; beyond --steps: never (default 650)"
     )
     parser.add_argument("--port", type=int, default=0, help="the collector's port (default: a free one)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also write what the terminal showed to FILE, as SVG")
     parser.add_argument(
         "--keep", action=argparse.BooleanOptionalAction, help="keep the collector up at the end (default: only in a terminal)"
     )
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holter-demo-")))
         stack.callback(stop_all_that_use, folder)
-        screen = stack.enter_context(Screen())
+        screen = stack.enter_context(Screen(picture=arguments.picture))
         return Demo(arguments, folder, screen, stack).play(keep=keep)
 
 
@@ -190,10 +191,9 @@ class Demo:
             f"\n{self.last_step + 1} steps watched, {len(self.seen)} incident(s), {self.messages} message(s), {seconds:.0f} s in all."
         )
         self.screen.say(f"The run:   {where}")
-        self.screen.say(
-            "Try next:  holter serve, then in your train.py: run = holter.init(project=…); run.step(step, loss=loss, …); run.finish()"
-        )
-        self.screen.say("           holter runs · holter incidents · holter scan your-last-run.csv")
+        self.screen.say("Try next:  holter serve                    and in your train.py:  run = holter.init(project=…)")
+        self.screen.say("           holter runs, holter incidents                          run.step(step, loss=loss, …)")
+        self.screen.say("           holter scan your-last-run.csv                          run.finish()")
 
     def _stay(self, collector: subprocess.Popen[bytes]) -> None:
         self.screen.say("The collector stays up until Ctrl-C.", "dim")

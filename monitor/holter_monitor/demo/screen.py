@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -30,8 +32,9 @@ def spark(values: Sequence[float], width: int = WIDTH) -> str:
 class Screen:
     """A terminal gets one line that lives; a pipe gets a plain line now and then."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+    def __init__(self, picture: Path | None = None) -> None:
+        self.picture = picture
+        self.console = Console(highlight=False, record=picture is not None, width=100 if picture else None)
         self._live = Live(Text(""), console=self.console, refresh_per_second=8, transient=True) if sys.stdout.isatty() else None
         self._losses: list[float] = []
         self._printed = -PLAIN_EVERY
@@ -44,6 +47,9 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
+        if self.picture:
+            # rich points at web fonts; a picture in a README makes no request.
+            self.picture.write_text(re.sub(r"@font-face \{.*?\}", "", self.console.export_svg(title="holter demo"), flags=re.DOTALL))
 
     def say(self, line: str, style: str = "") -> None:
         self.console.print(Text(line, style))
