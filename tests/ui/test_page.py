@@ -25,7 +25,7 @@ def test_from_the_list_to_a_silenced_incident(at: Window, stage: Stage) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("3b-weka")
     expect(plot(page, "Loss").locator("canvas")).to_be_visible()
     zoom(page, "Throughput", 0.4, 0.5)
-    expect(page.get_by_role("button", name="Whole run")).to_be_visible()
+    expect(page.get_by_role("button", name="Leave the zoom")).to_be_visible()
     page.get_by_role("link", name=re.compile("^critical: ")).first.focus()
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("#/incidents/"))
@@ -67,10 +67,10 @@ def test_zoom_asks_the_server_for_the_window_and_is_linked(at: Window, stage: St
         zoom(page, "Loss", 0.5, 0.6)
     answer = caught.value.json()
     assert 340 <= answer["from_step"] <= 360 and 410 <= answer["to_step"] <= 430
-    expect(page.get_by_role("button", name="Whole run")).to_be_visible()
+    expect(page.get_by_role("button", name="Leave the zoom")).to_be_visible()
     plot(page, "Gradient norm").locator(".plot").focus()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("button", name="Whole run")).to_be_hidden()
+    expect(page.get_by_role("button", name="Leave the zoom")).to_be_hidden()
 
 
 @pytest.mark.parametrize(("axis", "word"), [("Tokens", "tokens"), ("Time", ":"), ("Step", "step")])
@@ -97,7 +97,7 @@ def test_new_steps_appear_by_themselves_and_a_zoomed_view_stays(at: Window, stag
     send(101, 201)
     expect(step).to_have_text("200")
     zoom(page, "Loss", 0.2, 0.4)
-    expect(page.get_by_role("button", name="Whole run")).to_be_visible()
+    expect(page.get_by_role("button", name="Leave the zoom")).to_be_visible()
     page.evaluate(
         "window.asked = []; const real = fetch; window.fetch = (url, ...more) => (asked.push(String(url)), real(url, ...more)); 0"
     )
@@ -132,7 +132,7 @@ def test_the_heat_map_names_the_straggler_and_opens_it_by_keyboard(at: Window, s
     expect(page.locator(".heat .read")).to_contain_text("rank 5")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Rank 5")).to_be_visible()
-    expect(plot(page, "gpu temperature celsius").locator("canvas")).to_be_visible()
+    expect(plot(page, "gpu temperature").locator("canvas")).to_be_visible()
 
 
 def test_runs_are_compared_at_equal_tokens(at: Window, stage: Stage) -> None:
@@ -222,3 +222,9 @@ def test_the_files_of_the_page_come_with_their_licences(stage: Stage) -> None:
         assert http.get(path).status_code == 200
     assert http.get("/ui/../__init__.py").status_code == 404
     assert http.get("/ui/%2e%2e/__init__.py").status_code == 404
+
+
+def test_the_link_in_a_message_opens_the_incident(at: Window, stage: Stage) -> None:
+    incident = stage.incident(stage.weka)
+    page = at.open(f"incidents/{incident['id']}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(incident["summary"][:30])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import FileResponse, Response
+from starlette.requests import Request
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -38,5 +39,11 @@ def mount(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=HEADERS)
+
+    @app.get("/runs/{rest:path}", include_in_schema=False)
+    @app.get("/incidents/{rest:path}", include_in_schema=False)
+    async def place(request: Request) -> RedirectResponse:
+        """Links in messages have no `#`: some mail readers eat what follows it."""
+        return RedirectResponse(f"/#{request.url.path}", 307, headers=HEADERS)
 
     app.mount("/ui", GZipMiddleware(_Files(directory=STATIC), minimum_size=2_000), name="ui")

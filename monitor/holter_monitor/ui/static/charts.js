@@ -80,7 +80,7 @@ export class Chart {
     }
     const gutter = parseInt(css("--gutter"), 10);
     const grid = { stroke: css("--rule"), width: 1 };
-    const font = "11.5px system-ui, sans-serif";
+    const font = "12px system-ui, sans-serif"; // whole pixels: uPlot scales the digits before "px" and nothing before a point
     const axes = [
       { stroke: css("--faint"), grid: { show: false }, ticks: { show: false }, font, size: 26, space: 90, values: (u, at) => at.map((v) => this.axis.format(v, at)) },
       { stroke: css("--faint"), grid, ticks: { show: false }, font, size: gutter, gap: 6, space: 34, values: (u, at) => at.map((v) => (v === null ? "" : this.format === number ? short(v) : this.format(v))) },
@@ -156,7 +156,7 @@ export class Chart {
     const at = index ?? x.length - 1;
     const parts = [el("h3", {}, this.title)];
     for (const one of series) {
-      const value = one.values[at], show = one.format || this.format;
+      const value = index === null || index === undefined ? newest(one.values) : one.values[at], show = one.format || this.format;
       const spread = one.low && one.low[at] !== null && one.low[at] !== undefined && one.high[at] !== one.low[at] ? ` ${show(one.low[at])} … ${show(one.high[at])}` : "";
       const dot = series.length > 1 ? el("i", { "data-ink": one.ink }) : null;
       if (x.length) parts.push(el("span", {}, dot, one.label ? `${one.label} ` : "", el("b", {}, value === null || value === undefined ? "–" : show(value)), spread));
@@ -184,6 +184,11 @@ export class Chart {
     else return;
     event.preventDefault();
   }
+}
+
+function newest(values) {
+  for (let i = values.length - 1; i >= 0; i--) if (values[i] !== null && values[i] !== undefined) return values[i];
+  return null;
 }
 
 export function cursorGroup() {

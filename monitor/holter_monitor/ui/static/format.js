@@ -1,6 +1,6 @@
 // Numbers, times and names as people read them.
 
-const UNITS = ["", "k", "M", "G", "T", "P"];
+const UNITS = ["", "k", "M", "B", "T"]; // B, as people count tokens and parameters
 
 export function number(value, digits = 4) {
   if (value === null || value === undefined) return "–";
@@ -59,6 +59,11 @@ export function words(name) {
   return String(name).replaceAll("_", " ");
 }
 
+// A metric's name without the unit, which stands with the value.
+export function title(metric) {
+  return words(metric.replace(/_(seconds|bytes|bytes_per_second|ratio|celsius|watts|hertz|total)(?=$|\.)/, ""));
+}
+
 const SCALES = [
   [/_seconds$/, (v) => duration(v)],
   [/_bytes(\.|$)/, (v) => bytes(v)],
@@ -66,7 +71,7 @@ const SCALES = [
   [/(_ratio|_share|^share_.*)$/, (v) => `${number(v * 100, 3)} %`],
   [/_celsius$/, (v) => `${number(v, 3)} °C`],
   [/_watts$/, (v) => `${number(v, 4)} W`],
-  [/_hertz$/, (v) => `${number(v / 1e6, 4)} MHz`],
+  [/_hertz$/, (v) => (v >= 1e9 ? `${number(v / 1e9, 3)} GHz` : `${number(v / 1e6, 3)} MHz`)],
 ];
 
 // A value in the unit that its metric's name says.

@@ -27,7 +27,7 @@ export class Lane {
     const place = (value) => left + ((value - range[0]) / (range[1] - range[0] || 1)) * (right - left);
     const clipped = (from, to) => [Math.max(left, Math.min(right, place(from))), Math.max(left, Math.min(right, place(to)))];
     const parts = [
-      svg("text", { x: 12, y: 22 }, "attempt"), svg("text", { x: 12, y: 45 }, "events"), svg("text", { x: 12, y: 67 }, "trouble"),
+      svg("text", { x: 7, y: 22 }, "attempt"), svg("text", { x: 7, y: 45 }, "events"), svg("text", { x: 7, y: 67 }, "trouble"),
     ];
     attempts.forEach((attempt, index) => {
       if (attempt.first_step === null) return;

@@ -50,8 +50,8 @@ export async function render(box, { query, signal }) {
     const from = Math.min(...known.map((one) => one.x[0])), to = Math.max(...known.map((one) => one.x.at(-1)));
     const x = Array.from({ length: GRID }, (_, i) => from + ((to - from) * i) / (GRID - 1));
     const onGrid = lines.map((one) => resampled(one, x));
-    curves.set({ x, log: false, series: onGrid.map((values, i) => ({ label: names[i], ink: INKS[i], values })) });
-    apart.set(onGrid.length < 2 ? { x: [], series: [] } : { x, log: false, series: onGrid.slice(1).map((values, i) => ({ label: names[i + 1], ink: INKS[i + 1], values: values.map((v, j) => (v === null || onGrid[0][j] === null ? null : (v / onGrid[0][j] - 1) * 100)) })) });
+    curves.set({ x, log: false, settle: 0.03, series: onGrid.map((values, i) => ({ label: names[i], ink: INKS[i], values })) });
+    apart.set(onGrid.length < 2 ? { x: [], series: [] } : { x, log: false, settle: 0.03, series: onGrid.slice(1).map((values, i) => ({ label: names[i + 1], ink: INKS[i + 1], values: values.map((v, j) => (v === null || onGrid[0][j] === null ? null : (v / onGrid[0][j] - 1) * 100)) })) });
   };
 
   choice.addEventListener("change", () => choice.value && ((chosen = [...chosen, choice.value]), load()));

@@ -3,7 +3,7 @@
 import { get, listen, picture, post } from "../api.js";
 import { Chart, cursorGroup } from "../charts.js";
 import { el, link, show, toast } from "../dom.js";
-import { ago, clock, duration, measured, number, ranks, words } from "../format.js";
+import { ago, clock, duration, measured, number, ranks, title, words } from "../format.js";
 import { calmly, facts, severity, state } from "../parts.js";
 import { Ruler } from "../ruler.js";
 
@@ -45,7 +45,7 @@ function head(incident) {
     facts([
       ["Steps", `${number(incident.onset_step)}${until}`], ["Seen at step", number(incident.detected_step)],
       ["Cost", incident.cost === null ? "–" : duration(incident.cost), incident.cost === null ? "" : "lost"],
-      ["About", incident.scope === "run" ? ranks(incident.ranks) : incident.scope, incident.nodes.length ? incident.nodes.slice(0, 4).join(", ") : ""],
+      ["About", incident.ranks.length === 1 ? el("a", { href: link("runs", incident.run, "ranks", incident.ranks[0]) }, ranks(incident.ranks)) : incident.scope === "run" ? ranks(incident.ranks) : incident.scope, incident.nodes.length ? incident.nodes.slice(0, 4).join(", ") : ""],
       ["Opened", ago(incident.created), clock(incident.created)],
       incident.acknowledged_by ? ["Acknowledged by", incident.acknowledged_by, ago(incident.acknowledged)] : null,
     ]),
@@ -65,7 +65,7 @@ function numbers(incident) {
   const rows = Object.entries(incident.evidence || {});
   if (!rows.length) return null;
   return el("section", { class: "card" }, el("h2", {}, "Evidence"), el("div", { class: "table" }, el("table", {}, el("tbody", {},
-    rows.map(([name, value]) => el("tr", {}, el("th", {}, words(name)), el("td", {}, typeof value === "number" ? measured(name, value) : spoken(value))))))));
+    rows.map(([name, value]) => el("tr", {}, el("th", {}, title(name)), el("td", {}, typeof value === "number" ? measured(name, value) : spoken(value))))))));
 }
 
 function spoken(value) {
@@ -127,7 +127,7 @@ class Evidence {
     this.names = [metric, COMPANION[metric]].filter(Boolean);
     const group = cursorGroup();
     const axis = { format: (v, at) => this.ruler.tick(v, at), label: (v) => this.ruler.label(v) };
-    this.charts = this.names.map((name, index) => new Chart({ title: words(name), height: index ? 120 : 200, sync: group, axis, signal, format: (v) => measured(name, v) }));
+    this.charts = this.names.map((name, index) => new Chart({ title: title(name), height: index ? 120 : 200, sync: group, axis, signal, format: (v) => measured(name, v) }));
     const image = el("button", { type: "button", class: "quiet", onclick: () => this.save(incident) }, "Save as picture");
     this.box = el("div", {}, this.charts.map((chart) => chart.box), el("div", { class: "actions" }, image, el("a", { class: "text small", href: link("runs", incident.run) }, "Open the run")));
   }

@@ -3,7 +3,7 @@
 import { get } from "../api.js";
 import { Chart, cursorGroup } from "../charts.js";
 import { el, link } from "../dom.js";
-import { measured, number, words } from "../format.js";
+import { measured, number, title } from "../format.js";
 import { facts, runHead } from "../parts.js";
 import { Ruler } from "../ruler.js";
 
@@ -34,7 +34,7 @@ const order = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.leng
 const split = (lines, isWanted) => Object.fromEntries(Object.entries(lines).filter(([name]) => isWanted(name)));
 
 function line(name, { step, value }, { ruler, group, signal }) {
-  const chart = new Chart({ title: words(name), height: 110, sync: group, signal, format: (v) => measured(name, v), axis: { format: (v, at) => ruler.tick(v, at), label: (v) => ruler.label(v) } });
+  const chart = new Chart({ title: title(name), height: 110, sync: group, signal, format: (v) => measured(name, v), axis: { format: (v, at) => ruler.tick(v, at), label: (v) => ruler.label(v) } });
   const values = value.map((v) => (typeof v === "string" ? null : v));
   queueMicrotask(() => chart.set({ x: step, series: [{ label: "", ink: "first", values }], marks: step.filter((_, i) => typeof value[i] === "string"), log: false }));
   return chart.box;

@@ -2,7 +2,7 @@
 
 import { get, listen } from "../api.js";
 import { el, link, show } from "../dom.js";
-import { measured, number, words } from "../format.js";
+import { measured, number, title } from "../format.js";
 import { HeatMap } from "../heat.js";
 import { calmly, runHead, segments } from "../parts.js";
 
@@ -15,7 +15,7 @@ export async function render(box, { ids, query, signal }) {
   const names = metrics.filter((name) => !name.startsWith("host_"));
   let metric = query.get("metric") || FIRST.find((name) => names.includes(name)) || names[0], span = 120;
 
-  const choice = el("select", { "aria-label": "Metric" }, names.map((name) => el("option", { value: name, selected: name === metric }, words(name))));
+  const choice = el("select", { "aria-label": "Metric" }, names.map((name) => el("option", { value: name, selected: name === metric }, title(name))));
   const window_ = segments("Window", [[120, "120 steps"], [1000, "1,000"], [0, "Whole run"]], span, (value) => { span = value; load(); });
   const apart = el("section", { class: "view tight" }), map = new HeatMap(signal, { format: (value) => measured(metric, value), open: (row, rank) => (location.hash = link("runs", run.id, "ranks", rank)) });
   const kind = segments("Colour", [["apart", "Apart from the others"], ["value", "Value"]], "apart", (value) => map.paint(value));
@@ -35,11 +35,11 @@ export async function render(box, { ids, query, signal }) {
 }
 
 function outliers(run, answer, metric) {
-  if (!answer.outliers.length) return el("p", { class: "soft" }, answer.rows.length ? `No ${answer.by} stands apart in ${words(metric)}.` : "Not logged in this window.");
+  if (!answer.outliers.length) return el("p", { class: "soft" }, answer.rows.length ? `No ${answer.by} stands apart in ${title(metric)}.` : "Not logged in this window.");
   const tops = answer.outliers.slice(0, 8).map(({ row, score, rank }) => {
     const place = answer.rows[row];
     return el("li", {}, el("a", { class: "incident row", href: link("runs", run.id, "ranks", rank) },
-      el("b", {}, `rank ${rank}`), el("span", { class: "sentence" }, `${words(metric)} ${score > 0 ? "above" : "below"} the others`), el("span", { class: "when" }, `${score > 0 ? "+" : "−"}${number(Math.abs(score), 2)} deviations`),
+      el("b", {}, `rank ${rank}`), el("span", { class: "sentence" }, `${title(metric)} ${score > 0 ? "above" : "below"} the others`), el("span", { class: "when" }, `${score > 0 ? "+" : "−"}${number(Math.abs(score), 2)} deviations`),
       el("span", { class: "under" }, place.node)));
   });
   return [el("h2", {}, answer.outliers.length === 1 ? "One stands apart" : `${answer.outliers.length} stand apart`), el("ul", { class: "list" }, tops)];

@@ -10,6 +10,7 @@ import { Ruler } from "../ruler.js";
 
 const METRICS = "loss,grad_norm,tokens_per_second,step_time_seconds,data_wait_seconds,tokens,lr";
 const SETTLE = 0.03; // share of the whole run that does not set the vertical scale
+const TAILS = [[0, "Whole run"], [10000, "10,000"], [1000, "1,000"], [100, "100"]]; // the newest steps, moving with the run
 const QUIET = new Set(["rank_started", "rank_finished", "agent_started", "agent_stopped", "fingerprint", "watch"]);
 
 export async function render(box, { ids, signal }) {
@@ -19,7 +20,7 @@ export async function render(box, { ids, signal }) {
 
 class RunPage {
   constructor(id, signal) {
-    Object.assign(this, { id, signal, path: `/runs/${encodeURIComponent(id)}`, axis: "step", window: [null, null], isLog: false });
+    Object.assign(this, { id, signal, path: `/runs/${encodeURIComponent(id)}`, axis: "step", window: [null, null], tail: 0, isLog: false });
     const group = cursorGroup();
     const common = { signal, sync: group, axis: { format: (v, at) => this.ruler.tick(v, at), label: (v) => this.ruler.label(v) }, onZoom: (from, to) => this.zoom(from, to) };
     this.charts = {
@@ -31,7 +32,8 @@ class RunPage {
     this.facts = el("div", {});
     this.lane = new Lane();
     this.incidentList = el("ul", { class: "list" });
-    this.reset = el("button", { type: "button", hidden: true, onclick: () => this.zoom(null, null) }, "Whole run");
+    this.reset = el("button", { type: "button", hidden: true, onclick: () => this.zoom(null, null) }, "Leave the zoom");
+    this.tails = segments("Newest steps", TAILS, 0, (tail) => this.follow(tail));
     this.more = el("details", { class: "card" });
   }
 
@@ -41,7 +43,7 @@ class RunPage {
     const log = el("label", {}, el("input", { type: "checkbox", onchange: (event) => { this.isLog = event.target.checked; this.paint(); } }), "logarithmic");
     this.head = el("div", { class: "view" }, runHead(this.run, "Curves"));
     box.append(this.head, this.facts,
-      el("div", { class: "tools" }, axes, log, this.reset, el("span", { class: "small faint push" }, "drag to zoom, escape to go back")),
+      el("div", { class: "tools" }, axes, this.tails, log, this.reset, el("span", { class: "small faint push desk" }, "drag to zoom, escape to go back")),
       el("div", {}, this.lane.box, Object.values(this.charts).map((chart) => chart.box)),
       el("section", { class: "view tight" }, el("h2", {}, "Incidents"), this.incidentList), this.more);
     await this.loadCurves();
@@ -71,7 +73,9 @@ class RunPage {
 
   async loadCurves() {
     const points = Math.min(1400, Math.max(300, Math.round(this.lane.box.clientWidth || 900)));
-    const [from_step, to_step] = this.window;
+    const isTail = this.tail && this.window[0] === null;
+    const [from_step, to_step] = isTail ? [Math.max(0, (this.run.last_step || 0) - this.tail + 1), null] : this.window;
+    this.shown = [from_step, to_step];
     this.curves = await get(`${this.path}/curves`, { metrics: METRICS, from_step, to_step, max_points: points }, this.signal);
     this.ruler = new Ruler(this.axis, this.curves);
     this.paint();
@@ -85,6 +89,11 @@ class RunPage {
     this.paint();
   }
 
+  follow(tail) {
+    this.tail = tail;
+    this.zoom(null, null);
+  }
+
   // From and to in the units of the axis; null is the whole run.
   zoom(from, to) {
     this.window = from === null ? [null, null] : [Math.max(0, Math.floor(this.ruler.step(from))), Math.ceil(this.ruler.step(to))];
@@ -95,7 +104,7 @@ class RunPage {
 
   paint() {
     const { curves } = this.curves, x = (curve) => curve.step.map((step, i) => this.ruler.at(step, curve.time[i]));
-    const last = this.curves.to_step, shared = { bands: this.bands(last), ticks: this.events.map((event) => this.ruler.at(event.step)), range: this.range(), settle: this.window[0] === null ? SETTLE : 0 };
+    const last = this.curves.to_step, shared = { bands: this.bands(last), ticks: this.events.map((event) => this.ruler.at(event.step)), range: this.range(), settle: this.shown[0] === null ? SETTLE : 0 };
     const spread = (curve, more) => ({ label: "", ink: "first", values: curve.mean, low: curve.min, high: curve.max, ...more });
     const marks = (curve) => curve.step.filter((_, i) => curve.non_finite[i]).map((step) => this.ruler.at(step));
     for (const name of ["loss", "grad_norm", "data_wait_seconds"]) {
@@ -133,7 +142,7 @@ class RunPage {
   }
 
   range() {
-    const [from, to] = this.window;
+    const [from, to] = this.shown;
     return [this.ruler.at(from ?? this.curves.from_step), this.ruler.at(to ?? this.curves.to_step)];
   }
 

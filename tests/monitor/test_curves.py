@@ -1,0 +1,131 @@
+"""What the page asks for: curves along restarts, time lost, goodput, the heat map, a rank's place, the picture of an incident."""
+
+from __future__ import annotations
+
+import base64
+import struct
+
+import numpy as np
+import pytest
+from collector import Collector, frame
+
+
+def fill(served: Collector, run: str, steps: range, *, attempt: str = "a1", start: float = 1_700_000_000.0, **metrics) -> None:
+    """One step a second and two ranks; a metric is a value or a function of (step, rank)."""
+    for step in steps:
+        values = {name: [value(step, rank) if callable(value) else value for rank in (0, 1)] for name, value in metrics.items()}
+        at = np.full(2, int((start + step) * 1e9))
+        answer = served.send(frame(run, step, ranks=(0, 1), metrics=values, attempt=attempt, boot=f"{run}-{attempt}", time_ns=at))
+        assert answer.status_code == 200, answer.text
+    last = steps[-1]
+    served.until(lambda: served.get(f"runs/{run}/curves", metrics=next(iter(metrics)))["to_step"] == last)
+
+
+def test_thinning_keeps_a_spike_of_one_step(served: Collector) -> None:
+    run = served.new_run("spike", world_size=2)
+    fill(served, run, range(1, 201), loss=lambda step, rank: 9.0 if (step, rank) == (77, 1) else 2.0)
+    answer = served.get(f"runs/{run}/curves", metrics="loss", max_points=10)
+    curve = answer["curves"]["loss"]
+    assert len(curve["step"]) <= 11 and answer["width"] == 20
+    assert max(curve["max"]) == 9.0 and min(curve["min"]) == 2.0
+
+
+def test_a_step_that_a_restart_repeated_counts_once_with_its_newest_attempt(served: Collector) -> None:
+    run = served.new_run("rewound", world_size=2)
+    fill(served, run, range(1, 101), loss=1.0, tokens=10.0, step_time_seconds=1.0)
+    fill(served, run, range(51, 121), attempt="a2", start=1_700_000_100.0, loss=3.0, tokens=10.0, step_time_seconds=1.0)
+    answer = served.get(f"runs/{run}/curves", metrics="loss,tokens,step_time_seconds", max_points=1000)
+    curve = answer["curves"]["loss"]
+    assert curve["step"] == list(range(1, 121))
+    assert curve["mean"] == [1.0] * 50 + [3.0] * 70
+    assert answer["total"]["value"][-1] == 120 * 2 * 10
+    late = served.get(f"runs/{run}/curves", metrics="tokens", from_step=101, max_points=1000)
+    assert late["total"]["value"][0] == 101 * 2 * 10, "tokens count from the first step whatever the window"
+    goodput = served.get(f"runs/{run}/goodput")
+    assert goodput["repeated_seconds"] == pytest.approx(50)
+    parts = [goodput[f"{name}_seconds"] for name in ("productive", "slow", "starting", "repeated", "down", "other")]
+    assert sum(parts) == pytest.approx(goodput["wall_seconds"])
+    assert goodput["goodput"] == pytest.approx(goodput["productive_seconds"] / goodput["wall_seconds"])
+
+
+def test_time_lost_leaves_out_the_start_and_counts_the_stalls(served: Collector) -> None:
+    run = served.new_run("stalls", world_size=2)
+    fill(served, run, range(1, 101), step_time_seconds=lambda step, rank: 60.0 if step == 1 else 5.0 if step in (50, 80) else 1.0)
+    lost = served.get(f"runs/{run}/curves", metrics="step_time_seconds")["lost"]
+    assert lost["base"] == 1.0 and lost["seconds"][-1] == 8.0
+    assert lost["share"] == pytest.approx(8 / (80 + 8))
+    assert served.get(f"runs/{run}/goodput")["starting_seconds"] >= 59
+
+
+def test_nan_and_absent_stay_two_things(served: Collector) -> None:
+    run = served.new_run("nan", world_size=2)
+    fill(served, run, range(1, 11), loss=lambda step, rank: float("nan") if step == 5 else None if step == 7 else 2.0)
+    curve = served.get(f"runs/{run}/curves", metrics="loss", max_points=1000)["curves"]["loss"]
+    assert 7 not in curve["step"]
+    at = curve["step"].index(5)
+    assert curve["mean"][at] is None and curve["non_finite"][at] == 2
+
+
+def test_a_run_that_has_not_stepped_answers_empty(served: Collector) -> None:
+    run = served.new_run("empty")
+    answer = served.get(f"runs/{run}/curves", metrics="loss,tokens,step_time_seconds")
+    assert answer["curves"] == {} and answer["lost"]["share"] is None
+    assert served.get(f"runs/{run}/goodput")["goodput"] is None
+    assert served.get(f"runs/{run}/heatmap", metric="loss")["rows"] == []
+    assert served.http.get(f"/api/v1/runs/{run}/ranks/0").status_code == 404
+
+
+def test_the_heat_map_names_the_rank_that_stands_apart(served: Collector) -> None:
+    run = served.new_run("fleet", world_size=64)
+    for step in range(1, 31):
+        compute = [1 + 0.001 * ((rank * 7 + step) % 5) + (0.3 if rank == 42 else 0) for rank in range(64)]
+        served.send(frame(run, step, ranks=tuple(range(64)), metrics={"compute_seconds": compute}, boot=run))
+    served.until(lambda: len(served.get(f"runs/{run}/heatmap", metric="compute_seconds")["steps"]) == 30)
+    answer = served.get(f"runs/{run}/heatmap", metric="compute_seconds")
+    assert answer["by"] == "rank" and len(answer["rows"]) == 64
+    (outlier,) = answer["outliers"]
+    assert outlier["rank"] == 42 and answer["rows"][outlier["row"]]["name"] == "rank 42" and outlier["score"] > 4
+    values = np.frombuffer(base64.b64decode(answer["values"]), "<f4").reshape(64, 30)
+    assert values[42].min() > 1.29 and np.nanmax(np.delete(values, 42, axis=0)) < 1.01
+    by_node = served.get(f"runs/{run}/heatmap", metric="compute_seconds", by="node", columns=10)
+    assert [row["name"] for row in by_node["rows"]] == ["n1"] and len(by_node["steps"]) == 10
+
+
+def test_equal_ranks_have_no_outlier_and_a_nan_is_marked(served: Collector) -> None:
+    run = served.new_run("equal", world_size=8)
+    for step in range(1, 11):
+        values = [float("nan") if (rank, step) == (3, 5) else 2.0 + 1e-7 * rank for rank in range(8)]
+        served.send(frame(run, step, ranks=tuple(range(8)), metrics={"loss": values}, boot=run))
+    served.until(lambda: len(served.get(f"runs/{run}/heatmap", metric="loss")["steps"]) == 10)
+    answer = served.get(f"runs/{run}/heatmap", metric="loss")
+    assert answer["outliers"] == []
+    values = np.frombuffer(base64.b64decode(answer["values"]), "<f4").reshape(8, 10)
+    assert np.isinf(values[3, 4]) and np.isfinite(np.delete(values.ravel(), 34)).all()
+
+
+def test_a_rank_s_place_shows_its_own_and_its_host_s_metrics(served: Collector) -> None:
+    run = served.new_run("place", world_size=2)
+    mesh = {
+        "event": "rank_started",
+        "rank": 1,
+        "step": None,
+        "time_ns": 1,
+        "attrs": {"gpu": 3, "mesh": {"dp": 1, "tp": 0}, "world_size": 2},
+    }
+    served.send(frame(run, 1, step=1, ranks=(0, 1), metrics={"loss": [2.0, 2.5]}, events=[mesh], boot=run))
+    served.send(frame(run, 2, step=1, ranks=(-1,), metrics={"host_load_1m": 7.0}, boot=run))
+    served.send(frame(run, 3, step=1, ranks=(-1,), metrics={"host_load_1m": 99.0}, node="n2", boot=run))
+    path = f"/api/v1/runs/{run}/ranks/1"
+    place = served.until(lambda: (found := served.http.get(path).json()).get("host") and found)
+    assert place["node"] == "n1" and place["metrics"]["loss"]["value"] == [2.5]
+    assert place["host"]["host_load_1m"]["value"] == [7.0]
+
+
+def test_the_picture_of_an_incident_is_a_png(served: Collector) -> None:
+    run = served.new_run("picture", world_size=2)
+    fill(served, run, range(1, 31), loss=lambda step, rank: float("nan") if step >= 25 else 2.0)
+    incident = served.until(lambda: served.get("incidents", run=run)["items"])[0]
+    answer = served.http.get(f"/api/v1/incidents/{incident['id']}/plot.png")
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
+    assert struct.unpack(">I", answer.content[16:20]) == (1088,)
+    assert served.http.get("/api/v1/incidents/nope/plot.png").status_code == 404
