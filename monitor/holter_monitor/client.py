@@ -7,8 +7,10 @@ with Client("http://127.0.0.1:8787") as holter:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -18,6 +20,9 @@ from holter_monitor.errors import ClientError
 
 Row: TypeAlias = dict[str, Any]
 DEFAULT_URL = "http://127.0.0.1:8787"
+PATIENCE = 30
+PAUSE_SECONDS = 1.0
+"""What 429 and 503 ask for here (`Retry-After: 1`)."""
 NAMES = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
@@ -81,6 +86,21 @@ class Client:
 
     def run(self, run: str) -> Row:
         return self._ask("GET", f"/runs/{run}")
+
+    def append(self, run: str, attempt: str, points: list[Row], *, key: str) -> Row:
+        """Points and events of a run (at most 10,000); `key` makes a repeat harmless. Waits and tries again where the collector says so."""
+        for _ in range(PATIENCE):
+            try:
+                return self._ask("POST", f"/runs/{run}/points", params={"attempt": attempt}, headers={"Idempotency-Key": key}, json=points)
+            except ClientError as error:
+                if error.status not in (429, 503):
+                    raise
+            time.sleep(PAUSE_SECONDS)
+        raise ClientError(503, f"the collector at {self.url} has been too busy for {PATIENCE} tries")
+
+    def silence(self, matchers: Mapping[str, str], reason: str, ends: datetime) -> Row:
+        """Hides what matches, until `ends`."""
+        return self._ask("POST", "/silences", json={"matchers": dict(matchers), "reason": reason, "ends": ends.isoformat()})
 
     def attempts(self, run: str) -> list[Row]:
         return list(self._pages(f"/runs/{run}/attempts", {}))

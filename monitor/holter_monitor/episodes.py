@@ -133,6 +133,8 @@ class Episodes:
     def _explain(self, trouble: Trouble) -> None:
         """A symptom beside its cause, whichever came to light first."""
         for other in self.recent:
+            if other.incident.attempt != trouble.incident.attempt:
+                continue
             if trouble.cause is None and other.cause is None and explains(other.incident, trouble.incident):
                 trouble.cause = other
             elif other.cause is None and trouble.cause is None and explains(trouble.incident, other.incident):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,9 @@ from holter_monitor.detector import DetectorMaker
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.engine import Engine
 from holter_monitor.episodes import Episodes, Trouble
+from holter_monitor.findings import Finding
 from holter_monitor.imports.files import LogFile, find
-from holter_monitor.imports.records import Importer, LogError, Record
+from holter_monitor.imports.records import Importer, LogError
 from holter_monitor.imports.sequence import Sequence as StepSequence
 from holter_monitor.imports.sequence import SequenceError
 from holter_monitor.steps import RunFacts, Step
@@ -52,7 +52,8 @@ class Scanned:
     records: int = 0
     first_step: int | None = None
     last_step: int | None = None
-    attempts: int = 1
+    num_attempts: int = 1
+    num_ranks: int = 1
     seconds: float | None = None
     """How long the run took, where the log tells the time."""
     broken: int = 0
@@ -67,141 +68,169 @@ class _Follower:
 
     scanned: Scanned
     engine: Engine
-    sequence: StepSequence = field(default_factory=StepSequence)
-    episodes: Episodes = field(default_factory=Episodes)
-    started: float | None = None
+    episodes: Episodes
+    started: float = 0.0
+    attempt: str = ""
 
-    def take(self, steps: Iterable[Step]) -> None:
-        scanned, engine, trace = self.scanned, self.engine, self.scanned.trace
-        for step in steps:
-            scanned.records += 1
-            if scanned.first_step is None:
-                scanned.first_step, self.started = step.number, step.time
-            scanned.last_step = step.number
-            said = engine.feed_step(step)
-            for event in step.events:
-                said += engine.hear(event)
-            trace.add(step)
-            for trouble in self.episodes.say(said, scanned.records - 1, scanned.source) if said else ():
-                trace.frame(trouble)
-            if step.time and self.started is not None and step.time > self.started:
-                scanned.seconds = step.time - self.started
+    def take(self, step: Step) -> None:
+        scanned = self.scanned
+        if step.attempt != self.attempt:
+            scanned.num_attempts += bool(self.attempt)
+            self.attempt = step.attempt
+        if scanned.first_step is None:
+            scanned.first_step, self.started = step.number, step.time
+        scanned.records += 1
+        scanned.last_step = step.number
+        scanned.num_ranks = max(scanned.num_ranks, len(step.ranks))
+        if step.time > self.started:
+            scanned.seconds = step.time - self.started
+        findings = self.engine.feed_step(step)
+        for event in step.events:
+            findings += self.engine.hear(event)
+        scanned.trace.add(step)
+        if findings:
+            self._say(findings)
+
+    def _say(self, findings: list[Finding]) -> None:
+        for trouble in self.episodes.say(findings, max(0, self.scanned.records - 1), self.scanned.source):
+            self.scanned.trace.frame(trouble)
 
     def finish(self) -> Scanned:
-        self.take(self.sequence.finish())
-        for trouble in self.episodes.say(self.engine.finish(), max(0, self.scanned.records - 1), self.scanned.source):
-            self.scanned.trace.frame(trouble)
+        self._say(self.engine.finish())
         self.scanned.trace.finish()
-        self.scanned.attempts = self.sequence.attempt
         self.scanned.troubles = self.episodes.all
         return self.scanned
-
-
-def logs(paths: Iterable[str | Path]) -> Iterator[tuple[LogFile, bool] | LogError]:
-    """The logs under `paths`, each with whether it was named itself; a path that cannot be read is an answer too, and ends nothing."""
-    for path in paths:
-        try:
-            named = Path(path).is_file()
-            for log in find(Path(path)):
-                yield log, named
-        except LogError as error:
-            yield error
 
 
 def scan(paths: Iterable[str | Path], settings: ScanSettings) -> Iterator[Scanned | LogError]:
     """Each run of each log, as soon as it is scanned; and each log that could not be read, or only in part. Streams: memory is bounded by
     what the engine keeps of a run, and by `imports.sequence` for logs whose order must be mended."""
-    whole: _Follower | None = None
-    for log in logs(paths):
+    if settings.is_one_run:
+        yield from _scan_attempts(paths, settings)
+        return
+    for log in opened(paths, settings):
         if isinstance(log, LogError):
             yield log
-            continue
-        file, named = log
+        else:
+            yield from _scan_log(*log, settings)
+
+
+def opened(paths: Iterable[str | Path], settings: ScanSettings) -> Iterator[tuple[LogFile, Importer] | LogError]:
+    """The logs under `paths` and who reads them; a path that cannot be read is an answer too, and ends nothing. A file that was named
+    itself must be a log; what is no log in a folder is passed over."""
+    for path in map(Path, paths):
         try:
-            importer = _importer(file, settings, named)
-            if importer is None:
-                continue
-            if settings.is_one_run:
-                whole = whole or _follower(file, importer, "", settings)
-                whole.take(_as_attempt(whole, file, importer, settings))
-            else:
-                yield from _scan_file(file, importer, settings)
+            for log in find(path):
+                try:
+                    importer = _importer(log, settings, is_named=path.is_file())
+                    if importer is not None:
+                        yield log, importer
+                except LogError as error:
+                    yield error
         except LogError as error:
             yield error
-    if whole is not None:
-        yield whole.finish()
 
 
-def _importer(file: LogFile, settings: ScanSettings, named: bool) -> Importer | None:
+def _importer(log: LogFile, settings: ScanSettings, *, is_named: bool) -> Importer | None:
     if settings.format is not None:
         return imports.FORMATS[settings.format]
-    head = file.head()
-    if not head.start:
-        if named:
-            raise file.failed("empty", f"a log ({', '.join(imports.FORMATS)})")
-        return None
-    importer = imports.recognise(head)
-    if importer is None and named:
-        raise file.failed("no log that Holter knows", f"one of {', '.join(imports.FORMATS)}; or say --format and --map")
+    head = log.head()
+    importer = imports.recognise(head) if head.start else None
+    if importer is None and is_named:
+        reason = "no log that Holter knows" if head.start else "empty"
+        raise log.failed(reason, f"one of {', '.join(imports.FORMATS)}; or say --format and --map")
     return importer
 
 
-def _follower(file: LogFile, importer: Importer, run: str, settings: ScanSettings) -> _Follower:
-    source = f"{file}#{run}" if run else str(file)
-    engine = Engine(RunFacts(run=source, name=run or file.path.name), settings.detectors)
-    scanned = Scanned(source, importer.name)
-    scanned.trace.is_whole = settings.with_plots
-    return _Follower(scanned, engine, episodes=Episodes(source))
+def steps(log: LogFile, importer: Importer, settings: ScanSettings) -> Iterator[tuple[str, Step]]:
+    """`(run, step)` of all runs in a log, "" where it names none. Raises `LogError` at the end, when what could be read was read."""
+    sequences: dict[str, StepSequence] = {}
+    failure: LogError | None = None
+    try:
+        for record in importer.read(log, settings.columns):
+            sequence = sequences.get(record.run)
+            if sequence is None:
+                if len(sequences) >= MAX_RUNS:
+                    raise log.failed(f"over {MAX_RUNS} runs", "a run's name in the column that is read as one; or say --map COLUMN=ignored")
+                sequence = sequences[record.run] = StepSequence()
+            for step in sequence.add(record):
+                yield record.run, step
+    except SequenceError as error:
+        failure = log.failed(str(error), "a log sorted by step")
+        sequences.clear()
+    except LogError as error:
+        failure = error
+    for run, sequence in sequences.items():
+        for step in sequence.finish():
+            yield run, step
+    if failure is None and not sequences:
+        failure = log.failed(log.broken.named[0] if log.broken.named else "no records", f"records of the format {importer.name}")
+    if failure is not None:
+        raise failure
 
 
-def _scan_file(file: LogFile, importer: Importer, settings: ScanSettings) -> Iterator[Scanned | LogError]:
+def source_of(log: LogFile, run: str) -> str:
+    """What a run of a log is called: `path`, or `path#run`."""
+    return f"{log}#{run}" if run else str(log)
+
+
+def _scan_log(log: LogFile, importer: Importer, settings: ScanSettings) -> Iterator[Scanned | LogError]:
     followers: dict[str, _Follower] = {}
     failure: LogError | None = None
     try:
-        _read(file, importer, settings, followers)
+        for run, step in steps(log, importer, settings):
+            follower = followers.get(run)
+            if follower is None:
+                follower = followers[run] = _follower(source_of(log, run), importer, settings)
+            follower.take(step)
     except LogError as error:
         failure = error
     for follower in followers.values():
-        try:
-            scanned = follower.finish()
-        except SequenceError as error:
-            failure = file.failed(str(error), "a log sorted by step")
-            continue
-        scanned.broken, scanned.notes = file.broken.count, [*file.broken.named, *file.notes]
-        if failure is not None:
-            scanned.notes.append("read only in part")
-        if not scanned.trace.metrics:
-            scanned.notes.append("no column that Holter has a word for; name them with --map column=metric")
+        scanned = follower.finish()
+        scanned.broken, scanned.notes = log.broken.count, _notes(log, scanned, failure)
         yield scanned
-    if failure is None and not followers:
-        first = file.broken.named[0] if file.broken.named else "no records"
-        failure = file.failed(first, f"records of the format {importer.name}")
     if failure is not None:
         yield failure
 
 
-def _read(file: LogFile, importer: Importer, settings: ScanSettings, followers: dict[str, _Follower]) -> None:
-    for record in importer.read(file, settings.columns):
-        follower = followers.get(record.run)
-        if follower is None:
-            if len(followers) >= MAX_RUNS:
-                raise file.failed(f"over {MAX_RUNS} runs", "a run's name in the column that is read as one; or say --map column=ignored")
-            follower = followers[record.run] = _follower(file, importer, record.run, settings)
+def _notes(log: LogFile, scanned: Scanned, failure: LogError | None) -> list[str]:
+    notes = [*log.broken.named, *log.notes]
+    if failure is not None:
+        notes.append("read only in part")
+    if not scanned.trace.metrics:
+        notes.append("no column that Holter has a word for; name them with --map COLUMN=METRIC")
+    return notes
+
+
+def _follower(source: str, importer: Importer, settings: ScanSettings) -> _Follower:
+    scanned = Scanned(source, importer.name)
+    scanned.trace.is_whole = settings.with_plots
+    return _Follower(scanned, Engine(RunFacts(run=source, name=source), settings.detectors), Episodes(source))
+
+
+def _scan_attempts(paths: Iterable[str | Path], settings: ScanSettings) -> Iterator[Scanned | LogError]:
+    """All logs as one run. Of several runs in one file each is an attempt, in the order in which they begin: such a file is held whole."""
+    whole: _Follower | None = None
+    attempts = 0
+    for log in opened(paths, settings):
+        if isinstance(log, LogError):
+            yield log
+            continue
+        runs: dict[str, list[Step]] = {}
         try:
-            follower.take(follower.sequence.add(record))
-        except SequenceError as error:
-            raise file.failed(str(error), "a log sorted by step") from error
-
-
-def _as_attempt(whole: _Follower, file: LogFile, importer: Importer, settings: ScanSettings) -> Iterator[Step]:
-    """The steps of one more log of the same run; its first record begins an attempt. Of several runs in it, each is one attempt more."""
-    whole.scanned.source = str(file)
-    records: Iterator[Record] = importer.read(file, settings.columns)
-    for _, run in itertools.groupby(sorted(records, key=lambda record: record.run), key=lambda record: record.run):
-        if whole.scanned.records:
-            yield from whole.sequence.finish()
-            whole.sequence = StepSequence(attempt=whole.sequence.attempt + 1)
-        for record in run:
-            yield from whole.sequence.add(record)
-    whole.scanned.broken += file.broken.count
-    whole.scanned.notes += [f"{file}: {note}" for note in (*file.broken.named, *file.notes)]
+            for run, step in steps(*log, settings):
+                runs.setdefault(run, []).append(step)
+        except LogError as error:
+            yield error
+        for run, of_run in runs.items():
+            whole = whole or _follower(source_of(log[0], run), log[1], settings)
+            whole.scanned.source = source_of(log[0], run)
+            before, attempts = attempts, attempts + int(of_run[-1].attempt)
+            for step in of_run:
+                step.attempt = str(before + int(step.attempt))
+                whole.take(step)
+        if whole is not None:
+            whole.scanned.broken += log[0].broken.count
+            whole.scanned.notes += [f"{log[0]}: {note}" for note in (*log[0].broken.named, *log[0].notes)]
+    if whole is not None:
+        yield whole.finish()

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from holter_monitor.client import DEFAULT_URL, Client
+from holter_monitor.errors import ClientError
 from holter_monitor.imports import FORMATS
 from holter_monitor.imports.records import LogError
 from holter_monitor.report import as_json, page, terminal
+from holter_monitor.save import save
 from holter_monitor.scan import Scanned, ScanSettings, scan
 
 CLEAN, UNREADABLE, TROUBLE = 0, 2, 3
@@ -31,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attempts", action="store_true", help="the logs are attempts of one run, in the order given")
     parser.add_argument("--all", action="store_true", help="show every incident of a run, not only the first dozen")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as one page with plots")
+    parser.add_argument(
+        "--save", action="store_true", help="store each run in the collector at --url, silenced, to be looked at beside live ones"
+    )
+    parser.add_argument("--project", default="scans", help="where --save puts them (default: %(default)s)")
+    parser.add_argument(
+        "--url", default=os.environ.get("HOLTER_URL", DEFAULT_URL), help="the collector (default: $HOLTER_URL, or %(default)s)"
+    )
+    parser.add_argument("--token-file", type=Path, help="a file that holds the token (default: $HOLTER_TOKEN)")
     parser.add_argument("--json", action="store_true", help="a JSON array with one object per incident")
 
 
@@ -43,6 +55,9 @@ def mapping(text: str) -> tuple[str, str]:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.save and arguments.attempts:
+        print("holter scan: --save stores each log as a run of its own; it cannot be used with --attempts", file=sys.stderr)
+        return UNREADABLE
     settings = ScanSettings(
         format=arguments.format, columns=dict(arguments.map), is_one_run=arguments.attempts, with_plots=arguments.html is not None
     )
@@ -63,7 +78,21 @@ def run(arguments: argparse.Namespace) -> int:
         terminal.close(console, runs, failures)
     if arguments.html is not None:
         arguments.html.write_text(page.render(runs, failures), encoding="utf-8")
+    if arguments.save and not _saved(arguments, settings, runs):
+        return UNREADABLE
     return exit_status(runs, failures)
+
+
+def _saved(arguments: argparse.Namespace, settings: ScanSettings, runs: list[Scanned]) -> bool:
+    try:
+        token = arguments.token_file.read_text().strip() if arguments.token_file else os.environ.get("HOLTER_TOKEN")
+        with Client(arguments.url, token=token) as client:
+            for source, run, rows in save(client, arguments.project, arguments.paths, settings, runs):
+                print(f"saved {source} as {arguments.project} {run}: {rows:,} points and events", file=sys.stderr)
+    except (ClientError, OSError) as error:
+        print(f"holter scan: not saved: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def exit_status(runs: list[Scanned], failures: list[LogError]) -> int:

@@ -35,7 +35,8 @@ class Mllog:
 
 def _record(entry: dict[str, Any], columns: Mapping[str, str]) -> Record | None:
     key, value = str(entry.get("key")), entry.get("value")
-    metadata = entry.get("metadata") or {}
+    metadata = entry.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
     made = Record({}, step=_step(metadata), time=_seconds(entry.get("time_ms")))
     if key in _EVENTS:
         made.words = (_EVENTS[key],)

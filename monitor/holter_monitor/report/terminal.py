@@ -30,7 +30,11 @@ def show(console: Console, run: Scanned, *, limit: int = SHOWN_TROUBLES) -> None
         _trouble(console, trouble, run.trace.frames.get(trouble.place))
         for symptom in run.troubles:
             if symptom.cause is trouble:
-                console.print(_indented(Text(f"with it: {symptom.kind} {when(symptom)}", style="dim"), 4))
+                console.print(
+                    _indented(
+                        Text.assemble("with it: ", (symptom.kind, STYLES[symptom.severity]), f" {when(symptom)}: {symptom.summary}"), 4
+                    )
+                )
     if len(loud) > limit:
         console.print(Text(f"  … and {len(loud) - limit} more (--all shows them)", style="dim"))
     quiet = sum(not trouble.is_loud for trouble in run.troubles)

@@ -27,8 +27,10 @@ def tokens(count: float) -> str:
 def extent(run: Scanned) -> str:
     """How much of a run was looked at."""
     parts = [f"{run.records:,} records", f"steps {run.first_step or 0:,}–{run.last_step or 0:,}"]
-    if run.attempts > 1:
-        parts.append(f"{run.attempts} attempts")
+    if run.num_attempts > 1:
+        parts.append(f"{run.num_attempts} attempts")
+    if run.num_ranks > 1:
+        parts.append(f"{run.num_ranks} ranks")
     if run.seconds:
         parts.append(duration(run.seconds))
     return " · ".join(parts)
