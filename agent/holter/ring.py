@@ -104,7 +104,6 @@ class Ring:
         self.buffer = memoryview(mapping)
         self.words = self.buffer[:ADVICE_OFFSET].cast("q")
         self.schemas: dict[tuple[str, ...], int] = {}
-        self._events_seq = 0
 
     @classmethod
     def create(cls, folder: Path, name: str, meta: dict[str, Any], process: tuple[int, int], clock: int) -> Ring:
@@ -115,7 +114,8 @@ class Ring:
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, RING_BYTES)
-            mapping = mmap.mmap(descriptor, RING_BYTES)
+            # Populated now: a first touch of each page would cost a page fault in the middle of training, once in eight steps.
+            mapping = mmap.mmap(descriptor, RING_BYTES, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
             ring = cls(path, mapping)
             ring._begin(meta, process, clock)
             os.rename(draft, path)
@@ -138,9 +138,9 @@ class Ring:
         words[Word.CLOCK] = words[Word.PHASE_SINCE] = clock
         words[Word.MAGIC] = MAGIC
 
-    def drop(self, reason: str) -> None:
-        """Count one point or event that is lost, under one of `DROP_REASONS`."""
-        self.words[Word.DROPPED + DROP_REASONS.index(reason)] += 1
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count points or events that are lost, under one of `DROP_REASONS`."""
+        self.words[Word.DROPPED + DROP_REASONS.index(reason)] += count
 
     def schema(self, names: tuple[str, ...]) -> int | None:
         """The number of this tuple of metric names; None when the table is full (a run that invents names at every step)."""

@@ -1,0 +1,1 @@
+from holter.row_writer import RowWriter as RowWriter
