@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 try:
     from holter._hot import RowWriter
 except ImportError:  # no compiler where it was installed
-    from holter.row_writer import RowWriter  # type: ignore[assignment]
+    from holter.row_writer import RowWriter
 
 LOOK_EVERY_NS = 1_000_000_000
 _MAX_NAME = 200
@@ -61,7 +61,7 @@ class Recorder:
                 step = self._rows.last_step + 1 if step is None else int(to_float(step))
         except (NotANumberError, ValueError, OverflowError):
             step = self._rows.last_step + 1
-        return max(-(2**62), min(2**62, step))
+        return max(-(2**62), min(2**62, int(step)))
 
     def _floats(self, values: dict[str, Any]) -> dict[str, float]:
         found: dict[str, float] = {}
