@@ -6,6 +6,7 @@ calls those that are there, in the order of the records::
     metric = "loss"                                 with `update`: the series to follow
     update(point: Point)                            each finite value of that series (mean over ranks)
     observe(step: Step)                             each step, with all ranks
+    receive(arrival: Arrival)                       each frame of a node agent, also an empty one: a sign of life
     hear(event: Event, topology: Topology)          each event, as it arrives
     sample(sample: Sample)                          each row of a host, as it arrives
     tick(now: float)                                the time, every few seconds, also when nothing arrives

@@ -22,11 +22,11 @@ from holter_monitor.detector import Detector, DetectorMaker
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.snapshot import SnapshotError, pack, unpack
-from holter_monitor.steps import Point, RunFacts, Step, Topology
+from holter_monitor.steps import Arrival, Point, RunFacts, Step, Topology
 from holter_monitor.summaries import Summary, summarize
 
 VERSION = 1
-_METHODS = ("update", "observe", "hear", "sample", "tick", "finish")
+_METHODS = ("update", "observe", "receive", "hear", "sample", "tick", "finish")
 
 
 class Engine:
@@ -59,6 +59,9 @@ class Engine:
         for step in self._align(frame, received):
             self._summaries.extend(summarize(step))
             findings += self.feed_step(step)
+        arrival = Arrival(frame.node, frame.boot, frame.attempt, received, frame.rows, tuple(event["event"] for event in frame.events))
+        for detector, method in self._called["receive"]:
+            self._call(detector, method, (arrival,), findings)
         for event in frame.events:
             self._hear(event, findings)
         if self._aligner is not None:

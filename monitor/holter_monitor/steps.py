@@ -73,6 +73,21 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A frame that came in, whatever was in it: a sign of life of a node agent."""
+
+    node: str
+    boot: str
+    """The agent's life; another one means that it was started again."""
+    attempt: str
+    received: float
+    """Unix seconds, the collector's clock, from the frame log."""
+    rows: int
+    words: tuple[str, ...]
+    """The words of the frame's events."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One row that a node agent took of its host (`rank = -1`)."""
 

@@ -1,9 +1,14 @@
 """Every detector that runs on every run: a class a file, a line here. How to add one: docs/adding-a-detector.md."""
 
 from holter_monitor.detector import DetectorMaker
+from holter_monitor.detectors.agent_silent import AgentSilent
 from holter_monitor.detectors.data_stall import DataStall
+from holter_monitor.detectors.disk_pressure import DiskPressure
+from holter_monitor.detectors.gpu_error import GpuError
+from holter_monitor.detectors.gpu_throttle import GpuThrottle
 from holter_monitor.detectors.grad_explosion import GradExplosion
 from holter_monitor.detectors.grad_vanishing import GradVanishing
+from holter_monitor.detectors.hang import Hang
 from holter_monitor.detectors.loss_divergence import LossDivergence
 from holter_monitor.detectors.loss_noise import LossNoise
 from holter_monitor.detectors.loss_plateau import LossPlateau
@@ -11,7 +16,11 @@ from holter_monitor.detectors.loss_shift import LossShift
 from holter_monitor.detectors.loss_spike import LossSpike
 from holter_monitor.detectors.memory_growth import MemoryGrowth
 from holter_monitor.detectors.non_finite import NonFinite
+from holter_monitor.detectors.overdue import Overdue
 from holter_monitor.detectors.rank_data_wait import RankDataWait
+from holter_monitor.detectors.rank_disagreement import RankDisagreement
+from holter_monitor.detectors.rank_lost import RankLost
+from holter_monitor.detectors.restart_storm import RestartStorm
 from holter_monitor.detectors.step_locked_stalls import StepLockedStalls
 from holter_monitor.detectors.straggler import Straggler
 from holter_monitor.detectors.throughput_decline import ThroughputDecline
@@ -35,4 +44,13 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     RankDataWait,
     Straggler,
     MemoryGrowth,
+    GpuThrottle,
+    GpuError,
+    DiskPressure,
+    RankDisagreement,
+    Hang,
+    RankLost,
+    AgentSilent,
+    RestartStorm,
+    Overdue,
 )

@@ -1,0 +1,155 @@
+"""A run that stands still: ranks that no longer reach the step that the others have reached, or nobody moving at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from holter.frame import Event
+
+from holter_monitor.findings import Finding, Severity
+from holter_monitor.ranks import named
+from holter_monitor.steps import Step, Topology
+
+DEPARTING = frozenset({"rank_finished", "rank_failed", "rank_terminated", "rank_lost"})
+PAUSES = frozenset({"checkpoint", "eval", "resume", "stage"})
+
+
+@dataclass(slots=True)
+class Standstill:
+    onset: int
+    ranks: list[int]
+    """The ranks that are behind; empty while nobody is."""
+    seconds: float
+    stacks: list[Any] = field(default_factory=list)
+    phase: str = ""
+
+
+@dataclass(kw_only=True)
+class Hang:
+    """Two signs, by the collector's clock: ranks behind and no step closed since, soon; nobody behind and no step, late.
+
+    A hang is told from a long pause by the ranks behind: in a checkpoint or an evaluation all stand at the same step. Without ranks behind the
+    limit is fifteen minutes (levanter's), or three times the longest pause that the run has come back from. The agents' own word (`rank_hung`,
+    with stacks) counts at once when it names ranks.
+    """
+
+    kind: ClassVar[str] = "hang"
+    behind_seconds: float = 45.0
+    """Standstill with ranks behind; at least ten usual steps are waited for."""
+    still_seconds: float = 900.0
+    """Standstill with no rank behind."""
+    longest: float = field(init=False, default=0.0)
+    """Longest standstill that ended by itself."""
+    typical: float = field(init=False, default=0.0)
+    """Seconds of a usual step."""
+    step: int = field(init=False, default=-1)
+    behind: list[int] = field(init=False, default_factory=list)
+    paused: bool = field(init=False, default=False)
+    """The newest step declared a pause."""
+    moved: bool = field(init=False, default=False)
+    since: float | None = field(init=False, default=None)
+    steps: int = field(init=False, default=0)
+    ranks: int = field(init=False, default=0)
+    gone: list[int] = field(init=False, default_factory=list)
+    hung: dict[int, int] = field(init=False, default_factory=dict)
+    """Ranks that their agent calls hung, with the step they stand at."""
+    still: Standstill | None = field(init=False, default=None)
+
+    def observe(self, step: Step) -> Finding | None:
+        self.steps += 1
+        self.step, self.ranks, self.moved = step.number, len(step.ranks), True
+        self.behind = [int(rank) for rank in step.missing]
+        self.paused = bool(step.words & PAUSES)
+        seconds = step.mean("step_time_seconds")
+        if seconds is not None and 0.0 < seconds < 1e6:
+            self.typical += (seconds - self.typical) * (0.05 if self.typical else 1.0)
+        if step.words and "resume" in step.words:
+            self.gone, self.hung = [], {}
+        if self.still is None or (self.behind and set(self.behind) & set(self.still.ranks)):
+            return None
+        still, self.still, self.hung = self.still, None, {}
+        return self._finding(still, end_step=step.number)
+
+    def hear(self, event: Event, topology: Topology) -> Finding | None:
+        word, rank = event["event"], event.get("rank")
+        if not isinstance(rank, int):
+            return None
+        if word in DEPARTING and rank not in self.gone and len(self.gone) < 131_072:
+            self.gone.append(rank)
+        if word == "rank_resumed":
+            self.hung.pop(rank, None)
+        if word != "rank_hung":
+            return None
+        step, attrs = event.get("step"), event.get("attrs") or {}
+        self.hung[rank] = step if isinstance(step, int) else self.step
+        culprits = self._culprits()
+        seconds = attrs.get("seconds")
+        if self.still is None:
+            self.still = Standstill(max(self.step, 0), culprits, float(seconds) if isinstance(seconds, int | float) else 0.0)
+        elif culprits == self.still.ranks and self.still.stacks:
+            return None
+        self.still.ranks = culprits or self.still.ranks
+        stacks = attrs.get("stacks")
+        if isinstance(stacks, list) and not self.still.stacks:
+            self.still.stacks = stacks[:8]
+        self.still.phase = str(attrs.get("phase") or self.still.phase)[:100]
+        return self._finding(self.still, nodes=topology.nodes(self.still.ranks))
+
+    def tick(self, now: float) -> Finding | None:
+        if self.moved or self.since is None:
+            if self.since is not None and self.steps > 2:
+                self.longest = max(self.longest, now - self.since) if not self.still else self.longest
+            self.moved, self.since = False, now
+            return None
+        quiet = now - self.since
+        if self.still is not None or self.steps < 2 or self._has_ended():
+            return None
+        if self.behind:
+            limit = max(self.behind_seconds, 10.0 * self.typical) * (10.0 if self.paused else 1.0)
+        else:
+            limit = max(self.still_seconds, 30.0 * self.typical, 3.0 * self.longest)
+        if quiet < limit:
+            return None
+        self.still = Standstill(self.step, list(self.behind), quiet)
+        return self._finding(self.still)
+
+    def _has_ended(self) -> bool:
+        return bool(self.gone) and (not self.behind or set(self.behind) <= set(self.gone) or len(self.gone) >= self.ranks)
+
+    def _culprits(self) -> list[int]:
+        """The hung ranks that stand at the lowest step: the others wait for them."""
+        lowest = min(self.hung.values())
+        behind = sorted(rank for rank, step in self.hung.items() if step == lowest)
+        return behind if len(set(self.hung.values())) > 1 or len(self.hung) == 1 else []
+
+    def _finding(self, still: Standstill, *, end_step: int | None = None, nodes: Sequence[str] = ()) -> Finding:
+        who = (
+            f"{named(still.ranks)} did not reach step {still.onset}, the other {self.ranks - len(still.ranks)} did"
+            if still.ranks
+            else (f"all {self.ranks} ranks stand at step {still.onset}" if self.ranks > 1 else f"the run stands at step {still.onset}")
+        )
+        where = f", in {still.phase}" if still.phase else ""
+        return Finding(
+            kind=self.kind,
+            severity=Severity.CRITICAL,
+            onset_step=still.onset,
+            detected_step=max(self.step, still.onset),
+            end_step=end_step,
+            ranks=tuple(still.ranks[:1024]),
+            nodes=tuple(nodes),
+            score=still.seconds / self.behind_seconds,
+            cost_seconds=still.seconds,
+            summary=f"the run moves again at step {end_step}"
+            if end_step is not None
+            else f"{who}{where}; nothing has moved for {still.seconds:.0f} s, a step takes {self.typical:.2g} s",
+            evidence={
+                "seconds": round(still.seconds, 1),
+                "step_seconds": round(self.typical, 4),
+                "behind": still.ranks[:64],
+                "stacks": still.stacks,
+                "longest_pause_seconds": round(self.longest, 1),
+                "window": [max(0, still.onset - 50), max(self.step, still.onset)],
+            },
+        )

@@ -1,0 +1,158 @@
+"""Checkpoints and evaluations that should have come: later than the run's own rhythm, or a resume that found an older one than there was."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, ClassVar
+
+from holter_monitor.findings import Finding, Severity
+from holter_monitor.steps import RunFacts, Step
+
+DECLARED = {
+    "checkpoint": ("checkpoint_interval", "checkpoint_interval_steps", "save_interval", "save_steps", "checkpoint_every"),
+    "eval": ("eval_interval", "eval_interval_steps", "eval_steps", "eval_every"),
+}
+"""Names under which trainers keep the interval, in steps, in their configuration."""
+
+
+@dataclass(slots=True)
+class Rhythm:
+    """When one word was said: steps and times."""
+
+    steps: deque[int] = field(default_factory=lambda: deque(maxlen=9))
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=9))
+    onset: int | None = None
+
+    def interval(self, declared: int | None, least: int) -> tuple[float, float] | None:
+        """`(steps, seconds)` from one to the next; None while neither is declared nor known. Seconds 0.0: not known."""
+        if len(self.steps) >= least:
+            gaps = [b - a for a, b in zip(self.steps, list(self.steps)[1:], strict=False) if b > a]
+            spans = [b - a for a, b in zip(self.times, list(self.times)[1:], strict=False) if b > a]
+            if gaps:
+                return float(median(gaps)), float(median(spans)) if spans else 0.0
+        return (float(declared), 0.0) if declared else None
+
+
+@dataclass(kw_only=True)
+class Overdue:
+    """Learned from the last eight intervals, or declared in the run's config; overdue when twice the interval has gone by in steps and in time.
+
+    Both must have gone by: a run that writes every two hours writes rarely in steps when it is fast, one that writes every thousand steps rarely
+    in hours when it is slow. Also `checkpoint_lost`: an attempt that starts before the newest checkpoint that the run declared.
+    """
+
+    kind: ClassVar[str] = "checkpoint_overdue"
+    lateness: float = 2.0
+    """Intervals after which it is overdue."""
+    learned_events: int = 4
+    """Events (three intervals) that make a rhythm."""
+    rhythms: dict[str, Rhythm] = field(init=False, default_factory=lambda: {word: Rhythm() for word in DECLARED})
+    declared: dict[str, int] = field(init=False, default_factory=dict)
+    attempt: str = field(init=False, default="")
+    newest: int = field(init=False, default=-1)
+    """Step of the newest checkpoint that was declared."""
+    path: str = field(init=False, default="")
+    started: tuple[int, float] | None = field(init=False, default=None)
+
+    def begin(self, run: RunFacts) -> None:
+        for word, names in DECLARED.items():
+            value = _first(run.config, names)
+            if value:
+                self.declared[word] = value
+
+    def observe(self, step: Step) -> list[Finding] | None:
+        said: list[Finding] = []
+        if step.attempt != self.attempt or self.started is None:
+            said += self._resumed(step)
+        for word, rhythm in self.rhythms.items():
+            if word in step.words:
+                said += self._happened(word, rhythm, step)
+            elif rhythm.onset is None and step.number % 8 == 0:
+                said += self._check(word, rhythm, step)
+        return said or None
+
+    def _resumed(self, step: Step) -> list[Finding]:
+        """A new attempt. One that begins well before the newest checkpoint did not find it."""
+        was_running = self.started is not None
+        self.attempt, self.started = step.attempt, (step.number, step.time)
+        for rhythm in self.rhythms.values():
+            if rhythm.steps and rhythm.steps[-1] > step.number:
+                rhythm.steps.clear()
+                rhythm.times.clear()
+        if not was_running or self.newest < 0 or step.number > self.newest:
+            return []
+        newest, self.newest = self.newest, -1
+        lost = newest - step.number + 1
+        if lost <= 1:
+            return []
+        where = f" ({self.path})" if self.path else ""
+        return [
+            Finding(
+                kind="checkpoint_lost",
+                severity=Severity.WARNING,
+                scope=f"checkpoint of step {newest}",
+                onset_step=step.number,
+                detected_step=step.number,
+                end_step=step.number,
+                summary=f"the attempt started at step {step.number} although a checkpoint of step {newest} was written{where}: "
+                f"{lost} steps are done again, and that checkpoint is gone or was not used",
+                evidence={"newest_step": newest, "steps_again": lost, "path": self.path, "window": [max(0, step.number - 50), newest]},
+            )
+        ]
+
+    def _happened(self, word: str, rhythm: Rhythm, step: Step) -> list[Finding]:
+        said = []
+        if rhythm.onset is not None:
+            said = [self._finding(word, rhythm, step, None, end_step=step.number)]
+            rhythm.onset = None
+        rhythm.steps.append(step.number)
+        rhythm.times.append(step.time)
+        if word == "checkpoint":
+            self.newest = step.number
+            paths = [(event.get("attrs") or {}).get("path") for event in step.events if event["event"] == word]
+            self.path = str(paths[-1] or "")[:200]
+        return said
+
+    def _check(self, word: str, rhythm: Rhythm, step: Step) -> list[Finding]:
+        interval = rhythm.interval(self.declared.get(word), self.learned_events)
+        if interval is None or self.started is None:
+            return []
+        steps, seconds = interval
+        last_step, last_time = (rhythm.steps[-1], rhythm.times[-1]) if rhythm.steps else self.started
+        last_step, last_time = max(last_step, self.started[0]), max(last_time, self.started[1])
+        if step.number - last_step <= self.lateness * steps or step.time - last_time <= self.lateness * seconds:
+            return []
+        rhythm.onset = int(last_step + steps)
+        return [self._finding(word, rhythm, step, steps)]
+
+    def _finding(self, word: str, rhythm: Rhythm, step: Step, steps: float | None, *, end_step: int | None = None) -> Finding:
+        what = "checkpoint" if word == "checkpoint" else "evaluation"
+        onset = rhythm.onset if rhythm.onset is not None else step.number
+        last = rhythm.steps[-1] if rhythm.steps else None
+        since = f"the last was at step {last}" if last is not None else "there was none yet"
+        every = f", every {steps:.0f} steps is this run's rhythm" if steps else ""
+        hours = (step.time - rhythm.times[-1]) / 3600.0 if rhythm.times else 0.0
+        ago = f", {hours:.1f} h ago" if 0.1 < hours < 1e4 else ""
+        return Finding(
+            kind=f"{word}_overdue",
+            severity=Severity.WARNING,
+            scope=word,
+            onset_step=onset,
+            detected_step=max(step.number, onset),
+            end_step=None if end_step is None else max(end_step, onset),
+            summary=f"the {what} has come at step {end_step}"
+            if end_step is not None
+            else f"the {what} due at step {onset} has not come by step {step.number}: {since}{ago}{every}",
+            evidence={"last_step": last, "interval_steps": steps, "window": [max(0, onset - 50), max(step.number, onset)]},
+        )
+
+
+def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
