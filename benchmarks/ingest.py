@@ -165,21 +165,21 @@ class Watch(threading.Thread):
     def __init__(self, pid: int, url: str) -> None:
         super().__init__(daemon=True)
         self.process, self.url, self.done = psutil.Process(pid), url, threading.Event()
-        self.lag: dict[str, float] = {}
+        self.seconds = 0.0
         self.lags: dict[str, list[float]] = {"samples": [], "detection": []}
         self.memory = 0
-        self.cpu = 0.0
+        self.cpu_seconds = 0.0
 
     def run(self) -> None:
-        with httpx.Client(timeout=10) as http:
-            before, since = self.process.cpu_times(), time.monotonic()
-            while not self.done.wait(1.0):
+        with httpx.Client(timeout=120) as http:
+            before = self.process.cpu_times()
+            while not self.done.wait(1.0) or not self.cpu_seconds:
                 self.memory = max(self.memory, self.process.memory_info().rss)
                 text = http.get(f"{self.url}/metrics").text
                 for name, value in re.findall(r'holter_consumer_lag_seconds\{consumer="(\w+)"\} (\S+)', text):
                     self.lags[name].append(float(value))
                 now = self.process.cpu_times()
-                self.cpu = (now.user + now.system - before.user - before.system) / (time.monotonic() - since)
+                self.cpu_seconds = now.user + now.system - before.user - before.system
 
 
 def measure(arguments: argparse.Namespace, url: str, port: int, pid: int, run: str, first: int) -> dict[str, object]:
@@ -194,6 +194,7 @@ def measure(arguments: argparse.Namespace, url: str, port: int, pid: int, run: s
     watch = Watch(pid, url)
     watch.start()
     loads = [reports.get(timeout=arguments.seconds + 120) for _ in children]
+    watch.seconds = time.time() - start
     watch.done.set()
     watch.join()
     for child in children:
@@ -210,7 +211,8 @@ def measure(arguments: argparse.Namespace, url: str, port: int, pid: int, run: s
         "acknowledged": sum(load.acknowledged for load in loads),
         "refused": refused,
         "ack_ms": {f"p{q}": round(float(np.percentile(latencies, q)), 1) for q in (50, 90, 99, 100)},
-        "cpu_of_one_core": round(watch.cpu, 3),
+        "cpu_of_one_core": round(watch.cpu_seconds / max(arguments.seconds, watch.seconds), 3),
+        "cpu_seconds_per_1000_frames": round(watch.cpu_seconds / max(1, sum(load.acknowledged for load in loads)) * 1000, 4),
         "resident_mib": watch.memory >> 20,
         "lag_seconds_max": {name: round(max(values), 2) for name, values in watch.lags.items() if values},
         "load_behind_seconds": round(max(load.behind_seconds for load in loads), 2),

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route
 
 from holter_monitor import __version__, ui
 from holter_monitor.alerting import Alerting
@@ -26,10 +26,13 @@ from holter_monitor.api import (
     problems,
     runs,
     series,
+    session,
     silences,
     stream,
 )
+from holter_monitor.api.access import Access
 from holter_monitor.api.frames import Frames
+from holter_monitor.api.gate import FRAMES, Gate
 from holter_monitor.api.known import KnownRuns
 from holter_monitor.api.parts import Parts
 from holter_monitor.broadcast import Broadcast
@@ -50,24 +53,12 @@ from holter_monitor.store.log_sqlite import SqliteFrameLog
 from holter_monitor.store.outbox import SqlOutbox
 from holter_monitor.store.queries_duckdb import DuckDbQueries
 
-FRAMES = "/api/v1/frames"
 
-
-class Shell:
-    """The outermost layer: frames go straight to their ingest, all else through FastAPI."""
-
-    def __init__(self, app: FastAPI, frames: Frames) -> None:
-        self.app, self._frames = app, frames
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_frame = scope["type"] == "http" and scope["path"] == FRAMES and scope["method"] == "POST"
-        await (self._frames if is_frame else self.app)(scope, receive, send)
-
-
-def build(settings: Settings) -> Shell:
+def build(settings: Settings) -> Gate:
     """The application, its stores opened and its threads ready to start with its lifespan. Raises `MonitorError` if one cannot be opened."""
     lock = claim(settings.data)
     parts = assemble(settings)
+    refuse_open_door(parts)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -83,10 +74,27 @@ def build(settings: Settings) -> Shell:
     app = FastAPI(title="Holter", version=__version__, lifespan=lifespan, description="Health of training runs.")
     app.state.parts = parts
     problems.install(app)
-    for part in (health, runs, series, curves, goodput, heatmap, places, points, incidents, picture, silences, stream):
+    for part in (health, session, runs, series, curves, goodput, heatmap, places, points, incidents, picture, silences, stream):
         app.include_router(part.router)
     ui.mount(app)
-    return Shell(app, Frames(parts))
+    frames = Frames(parts)
+    app.router.routes.append(Route(FRAMES, frames, methods=["POST"]))  # for the other methods' 405
+    return Gate(app, frames, parts.access, settings)
+
+
+def refuse_open_door(parts: Parts) -> None:
+    """A public address needs tokens, and something that encrypts them."""
+    settings = parts.settings
+    if settings.is_loopback:
+        return
+    if not parts.access.needs_token():
+        raise SettingsError(
+            f"--host {settings.host} is public and there are no tokens: make one with `holter token create`, or stay on 127.0.0.1"
+        )
+    if settings.certificate is None and not settings.behind_proxy:
+        raise SettingsError(
+            f"--host {settings.host} is public: give --tls-certificate and --tls-key, or --behind-proxy if a proxy speaks TLS"
+        )
 
 
 def claim(data: Path) -> LockedDirectory:
@@ -138,6 +146,7 @@ def assemble(settings: Settings) -> Parts:
         meters=meters,
         broadcast=broadcast,
         known=known,
+        access=Access(control, is_open=settings.is_loopback),
         operator=alerting,
         deliveries=deliveries,
         consumers=consumers,

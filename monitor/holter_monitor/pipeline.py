@@ -8,6 +8,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from holter.errors import FrameError
+
 from holter_monitor.errors import MonitorError
 from holter_monitor.meters import Meters
 from holter_monitor.store.ports import Entry, FrameLog, SampleStore
@@ -85,10 +87,20 @@ class Consumer(ABC):
             entries = self._log.read(self.offset, BATCH_FRAMES)
             if entries:
                 self.oldest_waiting = entries[0].received
-                self.offset = self.work(entries)
+                readable = [entry for entry in entries if self._is_readable(entry)]
+                self.offset = self.work(readable) if readable else entries[-1].offset
         else:
             self.oldest_waiting = None
         self.idle()
+
+    def _is_readable(self, entry: Entry) -> bool:
+        """Ingest lets no frame in that cannot be decoded; a disk may still have turned one over. It must not stop all that come after it."""
+        try:
+            return entry.frame is not None
+        except FrameError:
+            logger.exception("the frame at offset %d cannot be read and is left out", entry.offset)
+            self._meters.dropped.labels("unreadable_frame").inc()
+            return False
 
     def _failed(self, failures: int, sentence: str) -> int:
         self._meters.failures.labels(self.name).inc()

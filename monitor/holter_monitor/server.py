@@ -10,6 +10,7 @@ from collections.abc import Callable
 import uvicorn
 
 from holter_monitor import app
+from holter_monitor.api.patience import patient
 from holter_monitor.errors import SettingsError
 from holter_monitor.settings import Settings
 
@@ -52,6 +53,8 @@ def config(application: object, settings: Settings) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        http=patient(settings.limits.header_seconds, settings.limits.body_seconds),
+        limit_concurrency=settings.limits.connections,
         proxy_headers=settings.behind_proxy,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

@@ -24,6 +24,7 @@ from holter_monitor.store.control import Control
 from holter_monitor.store.ports import FrameLog, SampleStore
 
 if TYPE_CHECKING:
+    from holter_monitor.api.access import Access
     from holter_monitor.api.known import KnownRuns
 
 SCOPES = ("write", "read", "operate")
@@ -51,6 +52,7 @@ class Parts:
     meters: Meters
     broadcast: Broadcast
     known: KnownRuns
+    access: Access
     operator: Operator
     deliveries: Deliveries
     consumers: list[Consumer]

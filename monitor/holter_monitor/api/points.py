@@ -12,9 +12,8 @@ import msgspec
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from holter.frame import NO_STEP, NODE_RANK, Column, Frame, encode
-from holter.layout import MAX_NAME
+from holter.layout import MAX_COLUMNS, MAX_NAME
 
-from holter_monitor.api import bodies
 from holter_monitor.api.parts import TheCaller, TheParts
 from holter_monitor.api.shapes import Shape
 from holter_monitor.errors import Problem
@@ -24,6 +23,8 @@ router = APIRouter(prefix="/api/v1", tags=["points"])
 NODE = "rest"
 NAMES = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 MAX_POINTS = 10_000
+MAX_CELLS = 1_000_000
+"""Points times metrics: a frame is dense, and a megabyte of scattered names would make a hundred of it."""
 EXAMPLE = [{"step": 1, "rank": 0, "loss": 2.3, "grad_norm": "NaN"}, {"event": "checkpoint", "step": 1, "attrs": {"seconds": 4.5}}]
 BODY = {
     "requestBody": {
@@ -54,8 +55,7 @@ async def post_points(
     known = parts.known.find(run)
     if known is None or not caller.may("write", known.project):
         raise Problem(404, "No such run", field="run", value=run, remedy="POST /api/v1/runs first, then send points to its id")
-    body = await bodies.read(request.scope, request.receive, parts.settings.limits)
-    frame = build(run, attempt, parse(body), int(parts.clock() * 1e9))
+    frame = build(run, attempt, parse(await request.body()), int(parts.clock() * 1e9))
     key = request.headers.get("idempotency-key")
     if key:
         frame.boot, frame.seq = hashlib.sha256(f"{run}\0{key}".encode()).hexdigest()[:32], 0
@@ -84,6 +84,9 @@ def build(run: str, attempt: str, points: Sequence[dict[str, Any]], now_ns: int)
     frame.step = np.array([_whole(point, index, "step", None, 2**62) for index, point in rows], np.int64)
     frame.time_ns = np.array([_whole(point, index, "time_ns", now_ns, 2**63) for index, point in rows], np.int64)
     names = dict.fromkeys(name for _, point in rows for name in point if name not in ("rank", "step", "time_ns"))
+    if len(names) > MAX_COLUMNS - 3 or len(names) * len(rows) > MAX_CELLS:
+        shape = f"{len(names)} metrics in {len(rows)} points"
+        raise Problem(413, "Too many metrics", field="body", value=shape, remedy="send points of the same metrics together, others apart")
     frame.metrics = {_name(name): _column(name, rows) for name in names}
     frame.events = [_event(point, index, now_ns) for index, point in enumerate(points) if "event" in point]
     return frame

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import msgspec
 from fastapi import APIRouter
 from holter.frame import finite
 from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from holter_monitor.api.parts import Caller, Parts, TheCaller, TheParts
 from holter_monitor.errors import Problem
@@ -16,6 +18,18 @@ from holter_monitor.errors import Problem
 router = APIRouter(prefix="/api/v1", tags=["stream"])
 KEEP_ALIVE_SECONDS = 15.0
 LISTENERS = 200
+READ_SECONDS = 10.0
+
+
+class Impatient(StreamingResponse):
+    """Cuts a reader that does not take a message within `READ_SECONDS`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def hurried(message: Message) -> None:
+            await asyncio.wait_for(send(message), READ_SECONDS)
+
+        with suppress(asyncio.TimeoutError):
+            await super().__call__(scope, receive, hurried)
 
 
 @router.get("/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
@@ -24,7 +38,7 @@ async def stream(parts: TheParts, caller: TheCaller, run: str | None = None) -> 
     if parts.broadcast.num_listeners >= LISTENERS:
         raise Problem(503, "Too many listeners", remedy="come back", retry_after=10)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_messages(parts, caller, run), media_type="text/event-stream", headers=headers)
+    return Impatient(_messages(parts, caller, run), media_type="text/event-stream", headers=headers)
 
 
 async def _messages(parts: Parts, caller: Caller, run: str | None) -> AsyncIterator[bytes]:

@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from holter_monitor import server
 
+        os.umask(0o077)  # whatever is written is for us alone
         settings = settings_from(arguments, os.environ)
         return server.serve(settings, announce)
     except MonitorError as error:

@@ -1,0 +1,93 @@
+"""Who is asking, and may he: tokens, their scopes, failures counted by address. Decisions only; `gate.py` stands at the door."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holter_monitor import tokens
+from holter_monitor.api.parts import ANYBODY, Caller
+from holter_monitor.errors import Problem
+from holter_monitor.store import tokens as rows
+from holter_monitor.store.control import Control
+
+FRESH_SECONDS = 3.0
+"""How long a token's answer is believed: the longest that a revoked one still works."""
+FAILURES, FAILURE_SECONDS = 10, 60.0
+ADDRESSES = 10_000
+REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    caller: Caller | None
+    until: float
+
+
+class Access:
+    """Tokens of the control store behind a short memory."""
+
+    def __init__(
+        self, control: Control, *, is_open: bool, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._control, self._clock, self._wall = control, clock, wall
+        self._is_open = is_open
+        """On loopback: without any token made, everybody of this machine may do everything."""
+        self._answers: dict[str, _Answer] = {}
+        self._asked_until = 0.0
+        self._needs_token = True
+        self._failures: dict[str, deque[float]] = {}
+
+    def caller(self, token: str | None, address: str) -> Caller:
+        """Who brings this token. Raises `Problem` 401, or 429 after too many that were wrong."""
+        if token is None:
+            if self._is_open and not self.needs_token():
+                return ANYBODY
+            raise Problem(
+                401,
+                "A token is needed",
+                field="Authorization",
+                remedy="send `Authorization: Bearer hlt_…`; `holter token create` makes one",
+            )
+        self._throttle(address)
+        caller = self._find(token)
+        if caller is None:
+            self._failures.setdefault(address, deque(maxlen=FAILURES)).append(self._clock())
+            raise Problem(
+                401, "No such token", field="Authorization", remedy="it may be revoked or expired; `holter token create` makes a new one"
+            )
+        return caller
+
+    def needs_token(self) -> bool:
+        now = self._clock()
+        if now >= self._asked_until:
+            with self._control.read() as connection:
+                self._needs_token = rows.are_any(connection)
+            self._asked_until = now + FRESH_SECONDS
+        return self._needs_token
+
+    def _find(self, token: str) -> Caller | None:
+        digest, now = tokens.digest(token), self._clock()
+        known = self._answers.get(digest)
+        if known is not None and known.until > now:
+            return known.caller
+        with self._control.read() as connection:
+            row = rows.by_digest(connection, digest, self._wall())
+        caller = Caller(row["name"], frozenset(row["scopes"]), row["project"]) if row and tokens.matches(token, row["hash"]) else None
+        if len(self._answers) >= REMEMBERED:
+            self._answers.clear()
+        self._answers[digest] = _Answer(caller, now + FRESH_SECONDS)
+        return caller
+
+    def _throttle(self, address: str) -> None:
+        failed = self._failures.get(address)
+        if failed is None:
+            return
+        if len(failed) == FAILURES and self._clock() - failed[0] < FAILURE_SECONDS:
+            raise Problem(429, "Too many wrong tokens", remedy="wait a minute, and look at the token", retry_after=FAILURE_SECONDS)
+        if self._clock() - failed[-1] > FAILURE_SECONDS:
+            del self._failures[address]
+        if len(self._failures) > ADDRESSES:
+            self._failures.clear()
