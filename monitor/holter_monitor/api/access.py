@@ -51,10 +51,9 @@ class Access:
                 field="Authorization",
                 remedy="send `Authorization: Bearer hlt_…`; `holter token create` makes one",
             )
-        self._throttle(address)
         caller = self._find(token)
         if caller is None:
-            self._failures.setdefault(address, deque(maxlen=FAILURES)).append(self._clock())
+            self._count_failure(address)
             raise Problem(
                 401, "No such token", field="Authorization", remedy="it may be revoked or expired; `holter token create` makes a new one"
             )
@@ -81,13 +80,12 @@ class Access:
         self._answers[digest] = _Answer(caller, now + FRESH_SECONDS)
         return caller
 
-    def _throttle(self, address: str) -> None:
-        failed = self._failures.get(address)
-        if failed is None:
-            return
-        if len(failed) == FAILURES and self._clock() - failed[0] < FAILURE_SECONDS:
-            raise Problem(429, "Too many wrong tokens", remedy="wait a minute, and look at the token", retry_after=FAILURE_SECONDS)
-        if self._clock() - failed[-1] > FAILURE_SECONDS:
-            del self._failures[address]
+    def _count_failure(self, address: str) -> None:
+        """Raises `Problem` 429 for the eleventh within a minute. A right token is never refused for its neighbours' wrong ones."""
+        now = self._clock()
         if len(self._failures) > ADDRESSES:
             self._failures.clear()
+        failed = self._failures.setdefault(address, deque(maxlen=FAILURES))
+        if len(failed) == FAILURES and now - failed[0] < FAILURE_SECONDS:
+            raise Problem(429, "Too many wrong tokens", remedy="wait a minute, and look at the token", retry_after=FAILURE_SECONDS)
+        failed.append(now)

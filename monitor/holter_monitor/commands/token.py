@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _create(control: Control, arguments: argparse.Namespace) -> int:
     token, now, scopes = tokens.make(), time.time(), arguments.scope or ["write"]
     facts = {"name": arguments.name, "scopes": scopes, "project": arguments.project}
-    expires = now + arguments.expires if arguments.expires else None
+    expires = None if arguments.expires is None else now + arguments.expires
     with control.write() as connection:
         key = rows.add(connection, digest=tokens.digest(token), expires=expires, now=now, **facts)
         audit.record(connection, getpass.getuser(), "create token", key, facts, now=now)
