@@ -28,7 +28,7 @@ class GradExplosion:
     factor: float = 2.0
     run: int = 5
     critical_factor: float = 30.0
-    warmup_steps: int = 50
+    warmup_steps: int = 128
     patience_steps: int = 400
     """Steps after which a larger norm is the new level."""
 

@@ -8,18 +8,20 @@ from math import exp, log
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.stats import Blocks, RobustLevel, median, spread_of_steps
+from holter_monitor.stats import median, spread_of_steps
 from holter_monitor.steps import Point
 
 EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "stage"})
+BLOCK = 32
 
 
 @dataclass(kw_only=True)
 class LossDivergence:
     """Judged against the best level that the run has had, so a rise too slow for any window is seen.
 
-    Rule, on means of 32 values of log(loss), spikes cut off: the last two stand above the best by `blocks_above` times the spread between
-    neighbouring means and by `rise`, and are not falling. `critical` when the loss stands `critical_rise` above its best and still rises.
+    Rule, on medians of 32 values of log(loss): the last two stand above the best by `blocks_above` times the spread between neighbours and by
+    `rise`, and the last is the highest since. What comes down from a spike is no divergence; a loss back where it began is a new model.
+    `critical` when the loss stands `critical_rise` above its best and still rises.
     """
 
     kind: ClassVar[str] = "loss_divergence"
@@ -30,11 +32,12 @@ class LossDivergence:
     critical_rise: float = 0.25
     warmup_blocks: int = 6
 
-    level: RobustLevel = field(init=False, default_factory=RobustLevel)
-    blocks: Blocks = field(init=False, default_factory=lambda: Blocks(32, 40))
+    block: list[float] = field(init=False, default_factory=list)
+    blocks: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=40))
     starts: deque[int] = field(init=False, default_factory=lambda: deque(maxlen=40))
-    """The first step of each block."""
-    first: int | None = field(init=False, default=None)
+    """The first step of each block, of the open one, too."""
+    top: float | None = field(init=False, default=None)
+    """The first block."""
     best: float | None = field(init=False, default=None)
     best_step: int = field(init=False, default=0)
     onset: int | None = field(init=False, default=None)
@@ -45,34 +48,36 @@ class LossDivergence:
             self._start_over()
         if point.value <= 0.0:
             return None
-        height = log(point.value)
-        if self.level.knows(50):
-            reach = 4.0 * self.level.sigma
-            height = max(self.level.level - reach, min(self.level.level + reach, height))
-        self.level.learn(height)
-        if self.first is None:
-            self.first = point.step
-        if not self.blocks.push(height):
+        if not self.block:
+            self.starts.append(point.step)
+        self.block.append(log(point.value))
+        if len(self.block) < BLOCK:
             return None
-        self.starts.append(self.first)
-        self.first = None
+        middle = median(self.block)
+        self.block = []
+        if self.top is None:
+            self.top = middle
+        elif self.best is not None and middle > self.top - 0.2 * (self.top - self.best) and self.top - self.best > 0.5:
+            self._start_over()
+            return None
+        self.blocks.append(middle)
         return self._judge(point)
 
     def _start_over(self) -> None:
-        self.level.relevel()
         self.blocks.clear()
         self.starts.clear()
-        self.first = self.best = self.onset = None
+        self.block = []
+        self.best = self.onset = self.top = None
 
     def _judge(self, point: Point) -> Finding | None:
-        means = list(self.blocks.means)
+        means = list(self.blocks)
         if len(means) < self.warmup_blocks:
             return None
-        spread = max(spread_of_steps(means[:-2]), self.level.sigma / 32**0.5)
+        spread = max(spread_of_steps(means[:-2]), 1e-5)
         if self.best is None:
             self.best, self.best_step = median(means[:3]), self.starts[0]
         above = min(means[-1], means[-2]) - self.best
-        is_rising = means[-1] > means[-2] - spread and means[-1] > median(means[-6:-1])
+        is_rising = means[-1] > max(means[-8:-1]) - spread and means[-1] > median(means[-6:-1])
         if above < max(self.blocks_above * spread, self.rise):
             return self._calm(point, means, spread)
         if is_rising and self.onset is None:

@@ -87,18 +87,27 @@ class LossNoise:
             before, last = logs[:-count], logs[-count:]
             if len(before) < self.warmup_blocks:
                 return None
-            base = max(median(before), median(before[-8:]))
-            spread = max(0.13, MAD_TO_SIGMA * median([abs(value - base) for value in before]))
-            growth = sum(last) / count - base
+            usual, lately = median(before), median(before[-8:])
+            spread = max(0.13, MAD_TO_SIGMA * median([abs(value - usual) for value in before]))
+            drift = min(0.15, max(0.0, lately - usual - spread))  # a relative noise that grows as the loss falls
+            base = max(usual, lately) + drift
+            growth = (median(last) if count > 2 else min(last)) - base
             paces = list(self.paces)
             pace = min(paces[-count:]) - max(median(paces[:-count]), median(paces[:-count][-8:]))
             is_wider = growth > max(self.growth, self.deviations * spread / sqrt(count)) and min(last) - base > 0.4 * growth
-            weights = [exp(value) for value in last]
-            lean = sum(side * weight for side, weight in zip(list(self.sides)[-count:], weights, strict=True)) / sum(weights)
-            if is_wider and (abs(lean) < 0.35 or pace > 0.25 * growth):
+            if is_wider and self._is_noise(count, growth, pace):
                 self.onset, self.base = self.starts[-count], base
                 return self._say(point, growth, growth * sqrt(count) / spread)
         return None
+
+    def _is_noise(self, count: int, growth: float, pace: float) -> bool:
+        """Do the strays go to both sides, or have the moves grown, too? The fewer the blocks, the clearer it must be."""
+        sides = list(self.sides)[-count:]
+        if count == 2:
+            return max(abs(side) for side in sides) < 0.6 or pace > 0.6 * growth
+        weights = [exp(value) for value in list(self.blocks)[-count:]]
+        lean = sum(side * weight for side, weight in zip(sides, weights, strict=True)) / sum(weights)
+        return abs(lean) < 0.35 or pace > 0.25 * growth
 
     def _follow(self, point: Point, logs: list[float]) -> Finding | None:
         growth = sum(logs[-4:]) / len(logs[-4:]) - self.base

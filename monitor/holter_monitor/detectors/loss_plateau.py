@@ -29,8 +29,10 @@ class LossPlateau:
     deviations: float = 6.0
     fall: float = 0.03
     """The least expected fall of log(loss)."""
+    flat: float = 0.006
+    """What log(loss) may still fall and be called flat; more where its means are noisier."""
     warmup_steps: int = 100
-    """Steps before a knee: what the first steps do is no learning curve yet."""
+    """Steps before a knee: what the first steps do is no learning curve yet (an eighth may be earlier: then much has followed)."""
 
     level: RobustLevel = field(init=False, default_factory=RobustLevel)
     means: list[float] = field(init=False, default_factory=list)
@@ -90,18 +92,22 @@ class LossPlateau:
         if self.onset is not None:
             return self._follow(step)
         count = len(self.means)
-        for part in (2, 3, 4):
+        for part in (2, 3, 4, 8):
             knee = count // part
-            if knee < 8 or knee * self.size < self.warmup_steps:
+            if knee < (8 if part < 8 else 4) or count * self.size < self.warmup_steps * min(part, 3):
+                continue
+            if knee * self.size < self.warmup_steps and part < 8:
                 continue
             bend = median(self.means[7 * knee // 8 : 9 * knee // 8 + 1])
             fallen = median(self.means[knee // 2 : 3 * knee // 4]) - bend
             expected = fallen / log(1.6) * log(count / knee)
             brought = bend - min(self._latest(), median(self.means[(knee + count) // 2 :]))
             error = spread_of_steps(self.means) * sqrt(6.0 / knee)
-            is_flat = fallen > self.deviations * error and expected > self.fall and abs(brought) < self.share * expected
+            is_due = fallen > self.deviations * error and expected > self.fall
+            is_flat = abs(brought) < min(self.share * expected, max(self.flat, min(2.5 * error, 5 * self.flat)))
+            is_even = max(self.means[knee + 1 :]) - bend < max(0.5 * fallen, 6.0 * error)
             is_new = min(self.means[: knee // 2]) - bend > 0.5 * fallen and (self.best is None or abs(bend - self.best) > 0.15)
-            if is_flat and is_new and not self._has_rate_decayed(knee):
+            if is_due and is_flat and is_even and is_new and not self._has_rate_decayed(knee):
                 self.onset, self.base = self.starts[knee], bend
                 return self._say(step, expected, brought, fallen / max(error, 1e-9))
         return None
