@@ -1,10 +1,13 @@
 """From `run.step` to the collector, through the real ring, the real node agent and a real HTTP server."""
 
 import math
+import os
 import signal
+from pathlib import Path
 
 import holter
 import numpy as np
+import psutil
 import pytest
 from holter.testing import Reply
 
@@ -125,3 +128,24 @@ def test_switched_off_it_takes_anything_and_leaves_nothing(silent):
     assert list(silent.batches([1, 2])) == [1, 2]
     assert silent.advice == holter.Advice()
     silent.finish()
+
+
+def agents(folder):
+    """The node agents whose lock is in `folder`."""
+    return [process for process in psutil.process_iter() if _has_open(process, f"{folder}/", "agent.log")]
+
+
+def _has_open(process, folder, name):
+    try:
+        links = [os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
+    except OSError:
+        return False
+    return any(link.startswith(folder) and link.endswith(name) for link in links)
+
+
+def test_an_agent_that_is_told_to_end_ends_although_a_rank_lives(collector, train, tmp_path):
+    train(collector.url, steps=400, pause=0.02)
+    collector.wait_for_event("rank_started")
+    [agent] = agents(tmp_path)
+    agent.terminate()
+    agent.wait(20)

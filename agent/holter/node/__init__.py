@@ -25,8 +25,11 @@ def serve(settings: Settings, rings: Path, lock: int, *, is_service: bool) -> No
 
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     while True:
-        NodeAgent(settings, rings, is_service=is_service).run()
+        agent = NodeAgent(settings, rings, is_service=is_service)
+        agent.run()
         fcntl.flock(lock, fcntl.LOCK_UN)
+        if agent.is_stopping:
+            return  # told to end: what is left in the rings waits for whom the next rank starts
         # A rank that came between our last look and this line saw the lock held and started nobody.
         if not any(rings.glob("*.ring")) or not _lock(lock):
             return

@@ -78,7 +78,7 @@ class NodeAgent:
         self._runs: dict[tuple[str, str, str], WatchedRun] = {}
         self._known: dict[Path, WatchedRank] = {}
         self._leftovers: list[Destination] = []
-        self._is_stopping = False
+        self.is_stopping = False
         self._idle_since = time.monotonic()
         self._synced_at = 0.0
         self._shipper = Shipper(settings, self._spools / "quarantine", self._advise)
@@ -103,7 +103,7 @@ class NodeAgent:
         self._end()
 
     def _stop(self, _signal: int, _frame: object) -> None:
-        self._is_stopping = True
+        self.is_stopping = True
 
     # -- rings -----------------------------------------------------------------------------------------------------------------
 
@@ -280,7 +280,7 @@ class NodeAgent:
                 destination.spool.remove()
 
     def _is_finished(self) -> bool:
-        if self._is_stopping:
+        if self.is_stopping:
             return True
         if self._is_service or any(run.ranks for run in self._runs.values()):
             return False
