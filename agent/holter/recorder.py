@@ -151,6 +151,14 @@ class Recorder:
         if self._ring is not None:
             self._ring.drop(reason, count)
 
+    @property
+    def last_step(self) -> int:
+        return self._last_step
+
+    @property
+    def is_off(self) -> bool:
+        return self._ring is None
+
     def last_steps(self) -> list[int]:
         last = self._rows.last_step
         return list(range(max(0, last - 4), last + 1))

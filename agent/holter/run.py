@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from holter.advice import NO_ADVICE, Advice
 from holter.recorder import Recorder
@@ -46,8 +46,11 @@ class Run:
     `flops_per_token` and `peak_flops` give `mfu`; without them it is absent.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, mesh: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})) -> None:
         self._recorder = recorder
+        self.mesh = mesh
+        """This rank's coordinate on each axis, and the axes' sizes, as `holter.init` was told."""
+        self._watch: Any = None
         self._pid = os.getpid()
         self._sections: dict[str, Section] = {}
         self._advice = NO_ADVICE
@@ -74,6 +77,8 @@ class Run:
         before = clock()
         for batch in loader:
             waited(clock() - before)
+            if self._watch is not None:
+                self._watch.batch(batch)
             yield batch
             before = clock()
 
@@ -111,7 +116,14 @@ class Run:
         """Record parallel-consistency fingerprints of the model's parameters and optimizer states; see `holter.parallel`."""
         from holter import parallel
 
-        parallel.watch(self, model, optimizer, **options)  # type: ignore[attr-defined]
+        self._watch = parallel.watch(self, model, optimizer, **options)
+
+    @_harmless
+    def batch(self, batch: object, position: object = None) -> None:
+        """Tell a watched run the batch that is trained on next, and where the dataloader stands: ranks of one tensor-parallel group must
+        see the same, data-parallel ranks different ones. `run.batches` tells the batch by itself. Costs an assignment."""
+        if self._watch is not None:
+            self._watch.batch(batch, position)
 
     # -- reading -------------------------------------------------------------------------------------------------------------
 
@@ -128,6 +140,16 @@ class Run:
         return self._advice
 
     @property
+    def last_step(self) -> int:
+        """The last step recorded; -1 before the first."""
+        return self._recorder.last_step
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is recorded."""
+        return self._recorder.is_off
+
+    @property
     def rank(self) -> int:
         return self._recorder.rank
 
@@ -139,6 +161,8 @@ class Run:
         if self._finished or os.getpid() != self._pid:
             return
         self._finished = True
+        if self._watch is not None:
+            self._watch.finish()
         self._recorder.event("rank_finished", step=None, attrs={"status": str(status)}, lifecycle=True)
         self._recorder.close(State.FINISHED)
 

@@ -56,7 +56,7 @@ def init(
         ring, folder = _make_ring(settings, _meta(settings, who, about, words), who)
         watch = AgentWatch(settings, folder, ring)
         watch.start()
-        return Run(Recorder(ring, who.rank, watch.look))
+        return Run(Recorder(ring, who.rank, watch.look), (who.mesh, who.mesh_sizes))
     except HolterError as error:
         _log.warning("%s. This run is not recorded; the training is not affected", error)
     except Exception as error:  # noqa: BLE001  never raise into a training script

@@ -4,6 +4,7 @@ from holter_monitor.detector import DetectorMaker
 from holter_monitor.detectors.agent_silent import AgentSilent
 from holter_monitor.detectors.data_stall import DataStall
 from holter_monitor.detectors.disk_pressure import DiskPressure
+from holter_monitor.detectors.fingerprints import Fingerprints
 from holter_monitor.detectors.gpu_error import GpuError
 from holter_monitor.detectors.gpu_throttle import GpuThrottle
 from holter_monitor.detectors.grad_explosion import GradExplosion
@@ -53,4 +54,5 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     AgentSilent,
     RestartStorm,
     Overdue,
+    Fingerprints,
 )
