@@ -153,7 +153,7 @@ class Recorder:
 
     @property
     def last_step(self) -> int:
-        return self._rows.last_step
+        return int(self._rows.last_step)
 
     @property
     def is_off(self) -> bool:
