@@ -144,7 +144,7 @@ def _has_open(process, folder, name):
 
 
 def test_an_agent_that_is_told_to_end_ends_although_a_rank_lives(collector, train, tmp_path):
-    train(collector.url, steps=400, pause=0.02)
+    train(collector.url, steps=6000, pause=0.02)  # ended with the test
     collector.wait_for_event("rank_started")
     [agent] = agents(tmp_path)
     agent.terminate()
