@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import exp, log
 from typing import ClassVar
 
@@ -20,7 +21,8 @@ class LossDivergence:
     """Judged against the best level that the run has had, so a rise too slow for any window is seen.
 
     Rule, on medians of 32 values of log(loss): the last two stand above the best by `blocks_above` times the spread between neighbours and by
-    `rise`, and the last is the highest since. What comes down from a spike is no divergence; a loss back where it began is a new model.
+    `rise`, and the last is the highest since, reached in more than one jump (that would be `loss_spike`'s). What comes down from a spike is no
+    divergence; a loss back where it began is a new model.
     `critical` when the loss stands `critical_rise` above its best and still rises.
     """
 
@@ -77,7 +79,8 @@ class LossDivergence:
         if self.best is None:
             self.best, self.best_step = median(means[:3]), self.starts[0]
         above = min(means[-1], means[-2]) - self.best
-        is_rising = means[-1] > max(means[-8:-1]) - spread and means[-1] > median(means[-6:-1])
+        jump = max(after - before for before, after in pairwise(means[-10:]))
+        is_rising = means[-1] > max(means[-8:-1]) - spread and means[-1] > median(means[-6:-1]) and jump < 0.75 * (means[-1] - self.best)
         if above < max(self.blocks_above * spread, self.rise):
             return self._calm(point, means, spread)
         if is_rising and self.onset is None:
