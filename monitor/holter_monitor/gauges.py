@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from holter_monitor.api.parts import Parts
 from holter_monitor.errors import Unavailable
-from holter_monitor.store.tables import incidents, outbox, runs
+from holter_monitor.store.tables import agents, incidents, outbox, runs
 
 RUNS = 200
 """Runs that have gauges of their own: the newest. Cardinality stays bounded whatever the number of runs."""
@@ -83,7 +84,9 @@ def _states(connection: sa.Connection, now: float) -> Iterator[Metric]:
 def _newest(connection: sa.Connection, now: float) -> Iterator[Metric]:
     steps = GaugeMetricFamily("holter_run_last_step", "The last step that a run reached.", labels=["project", "run"])
     times = GaugeMetricFamily("holter_run_last_frame_timestamp_seconds", "When a run was last heard of.", labels=["project", "run"])
-    query = sa.select(runs.c.project, runs.c.name, runs.c.last_step, runs.c.updated_at).order_by(runs.c.updated_at.desc()).limit(RUNS)
+    alive = runs.c.state.in_(("running", "silent"))  # a finished run that says nothing is no alarm
+    query = sa.select(runs.c.project, runs.c.name, runs.c.last_step, runs.c.updated_at).where(alive)
+    query = query.order_by(runs.c.updated_at.desc()).limit(RUNS)
     for project, name, step, updated in connection.execute(query):
         times.add_metric([project, name], updated)
         if step is not None:
@@ -114,4 +117,15 @@ def _waiting(connection: sa.Connection, now: float) -> Iterator[Metric]:
     )
 
 
-QUESTIONS: tuple[Callable[[sa.Connection, float], Iterator[Metric]], ...] = (_states, _newest, _troubles, _waiting)
+def _dropped(connection: sa.Connection, now: float) -> Iterator[Metric]:
+    """Each life of an agent reports its own sums; over all lives they only grow."""
+    family = CounterMetricFamily("holter_points_dropped", "Points dropped, by reason, as agents report them.", labels=["reason"])
+    counts: Counter[str] = Counter()
+    for dropped in connection.execute(sa.select(agents.c.dropped).where(sa.cast(agents.c.dropped, sa.Text) != "{}")).scalars():
+        counts.update(dropped)
+    for reason, count in counts.items():
+        family.add_metric([reason], count)
+    yield family
+
+
+QUESTIONS: tuple[Callable[[sa.Connection, float], Iterator[Metric]], ...] = (_states, _newest, _troubles, _waiting, _dropped)

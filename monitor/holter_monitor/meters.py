@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from holter_monitor import __version__
 
@@ -20,6 +20,7 @@ class Meters:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         Gauge("holter_build_info", "Always 1.", ["version"], registry=registry).labels(__version__).set(1)
         self.frames = Counter("holter_frames", "Frames by what became of them.", ["outcome"], registry=registry)
         self.points = Counter("holter_points", "Points in stored frames.", registry=registry)
@@ -28,7 +29,6 @@ class Meters:
         )
         self.commits = Counter("holter_log_commits", "Group commits of the frame log.", ["ok"], registry=registry)
         self.failures = Counter("holter_consumer_failures", "Batches that had to be tried again.", ["consumer"], registry=registry)
-        self.dropped = Counter("holter_points_dropped", "Points dropped, by reason, as agents report them.", ["reason"], registry=registry)
         self.findings = Counter("holter_findings", "Findings by kind.", ["kind"], registry=registry)
 
     def ask(self, collectors: Iterable[Collector]) -> None:

@@ -99,7 +99,7 @@ class Consumer(ABC):
             return entry.frame is not None
         except FrameError:
             logger.exception("the frame at offset %d cannot be read and is left out", entry.offset)
-            self._meters.dropped.labels("unreadable_frame").inc()
+            self._meters.frames.labels("unreadable").inc()
             return False
 
     def _failed(self, failures: int, sentence: str) -> int:
