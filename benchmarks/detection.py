@@ -136,6 +136,7 @@ def of_ranks(case: dict[str, Any], engine: Engine, ranks: int) -> Iterator[list[
         engine.feed(frame, now)
     reached = np.full(ranks, -1)
     typical = float(np.nanmedian(case["cols"]["step_time_s"]))
+    beat = now
     for index in range(len(case["step"])):
         last = case["rank"]["last_step"][index]
         who = np.flatnonzero(last > reached).astype(np.int32)
@@ -153,6 +154,10 @@ def of_ranks(case: dict[str, Any], engine: Engine, ranks: int) -> Iterator[list[
             frame.metrics = {name: column for name, values in columns.items() if (column := _column(values)) is not None}
         reached = np.maximum(reached, last)
         engine.take_summaries()
+        if now - beat >= HEARTBEAT_SECONDS:  # one frame carries all rows here; the other agents are alive all the same
+            beat = now
+            for first in range(8, ranks, 8):
+                engine.feed(Frame(case["id"], "1", f"node{first // 8:02}", "boot", index + 1, int(now * 1e9)), now)
         yield engine.feed(frame, now) + engine.tick(now)
 
 
