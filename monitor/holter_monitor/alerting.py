@@ -5,21 +5,33 @@ Everything here may be replayed. A finding that was heard before is known by its
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
 
 from holter_monitor import incidents as machine
+from holter_monitor.diagnosis import Case, Signal, diagnose
+from holter_monitor.diagnosis.remedy import remedy
 from holter_monitor.diagnosis.symptoms import explains
+from holter_monitor.errors import MonitorError
 from holter_monitor.findings import Finding
 from holter_monitor.incidents import Change, Incident
 from holter_monitor.notices import Desk, Run
 from holter_monitor.policies import Policy
 from holter_monitor.silences import Silence
 from holter_monitor.store import incident_rows as rows
+from holter_monitor.store import signals
+from holter_monitor.store.ports import SampleStore
 from holter_monitor.store.tables import audit, incident_findings, incidents, runs, silences
+
+logger = logging.getLogger(__name__)
+_BESIDE_SECONDS = 300.0
+_LOOKS, _HOST_LOOKS = 32, 4
+"""So many incidents of one transaction are diagnosed with the signals of ranks and of hosts: a look costs 1 and 20 ms."""
 
 
 class UnknownIncident(LookupError):
@@ -29,9 +41,11 @@ class UnknownIncident(LookupError):
 class Alerting:
     """The policy at work. `policy` may be exchanged at any time; what was queued before stays queued."""
 
-    def __init__(self, policy: Policy, *, link: str = "") -> None:
+    def __init__(self, policy: Policy, *, link: str = "", samples: SampleStore | None = None) -> None:
         self.policy = policy
         self.link = link.rstrip("/")
+        self.samples = samples
+        """Where the signals of hosts are; without it, diagnosis does without them."""
 
     def apply(self, connection: sa.Connection, run: Run, findings: Sequence[Finding], now: float) -> None:
         """Take the findings of one run into its incidents, and queue the notices that follow."""
@@ -55,8 +69,28 @@ class Alerting:
             changes = machine.heard(incident, finding, desk.now, timing)
             if not changes:
                 return
+        incident.causes = self._causes(desk, run, incident, current)
         self._settle(desk, run, incident, changes, current)
         rows.save_finding(desk.connection, incident, key)
+
+    def _causes(self, desk: Desk, run: Run, incident: Incident, current: list[Incident]) -> list[dict[str, Any]]:
+        """The ranked causes as the records stand now. In a storm (hundreds of incidents at once) without the signals, which cost a query."""
+        others = [other for other in current if other is not incident and abs(other.created - incident.created) <= _BESIDE_SECONDS]
+        case = Case(incident=incident, others=others, world_size=run.world_size)
+        if desk.looks_left > 0:
+            desk.looks_left -= 1
+            found = signals.of_ranks(desk.connection, incident, is_everywhere=case.is_everywhere)
+            found |= self._hosts(incident) if desk.looks_left > _LOOKS - _HOST_LOOKS else {}
+            case = replace(case, signals=found, events=signals.events(desk.connection, incident))
+        incident.evidence = {**incident.evidence, **remedy(case)}
+        return diagnose(case)
+
+    def _hosts(self, incident: Incident) -> dict[str, Signal]:
+        try:
+            return {} if self.samples is None else signals.of_hosts(self.samples, incident)
+        except MonitorError as error:  # the sample store is away: the alert must not wait for it
+            logger.warning("no host signals for the diagnosis of %s: %s", incident.id, error)
+            return {}
 
     def _settle(self, desk: Desk, run: Run, incident: Incident, changes: list[Change], current: list[Incident]) -> None:
         """Write the incident and tell whom it concerns."""
@@ -175,7 +209,7 @@ class Alerting:
 
     def _desk(self, connection: sa.Connection, now: float) -> Desk:
         query = sa.select(silences).where(silences.c.ends_at > now)
-        return Desk(connection, self.policy, self.link, now, [_silence(row) for row in connection.execute(query)])
+        return Desk(connection, self.policy, self.link, now, [_silence(row) for row in connection.execute(query)], looks_left=_LOOKS)
 
 
 def _owner(connection: sa.Connection, key: str, current: list[Incident]) -> Incident | None:

@@ -127,7 +127,7 @@ def assemble(settings: Settings) -> Parts:
     samples = DuckDbQueries(settings.data / "samples.duckdb", metrics_per_run=settings.limits.metrics_per_run)
     meters, broadcast = Meters(), Broadcast()
     policy = default_policy(os.environ)
-    alerting = Alerting(policy, link=settings.url)
+    alerting = Alerting(policy, link=settings.url, samples=samples)
     outbox = SqlOutbox(control.engine, fallback=policy.fallback)
     if settings.db is None:
         outbox.release()  # the directory is ours alone: a lease can only be a killed predecessor's

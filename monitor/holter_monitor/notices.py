@@ -55,6 +55,8 @@ class Desk:
     now: float
     silences: Sequence[Silence] = ()
     hidden_until: dict[str, float | None] = field(default_factory=dict)
+    looks_left: int = 0
+    """How many more diagnoses of this transaction may ask the stores for signals."""
 
     def hiding(self, run: Run, incident: Incident) -> tuple[str | None, float | None]:
         """The silence or maintenance window that hides the incident now, and when to look again."""

@@ -52,7 +52,7 @@ def test_a_finding_opens_one_incident_and_queues_one_notice(connection: sa.Conne
     Alerting(policy(), link="http://holter").apply(connection, RUN, [SPIKE], 1000.0)
     incident, notice = only(connection), connection.execute(sa.select(outbox)).one()
     assert (incident.state, incident.kind, incident.severity) == ("open", "loss_spike", "warning")
-    assert (notice.transition, notice.receiver, notice.notice["link"]) == ("trigger", "log", f"http://holter/incidents/{incident.id}")
+    assert (notice.transition, notice.receiver, notice.notice["link"]) == ("trigger", "log", f"http://holter/#/incidents/{incident.id}")
 
 
 def test_the_same_findings_again_change_nothing(connection: sa.Connection) -> None:

@@ -1,0 +1,20 @@
+"""The checkpoint or evaluation that should have come did not."""
+
+from __future__ import annotations
+
+from holter_monitor.diagnosis.cause import Cause, Clue, beside, kind_is, says
+
+CHECKPOINT_LATE = Cause(
+    name="checkpoint_late",
+    explains=("checkpoint_overdue", "eval_overdue", "checkpoint_lost"),
+    sentence="what should have been saved or evaluated by now has not been",
+    action="look at the job that writes it (its log, its queue, the space on its target) and save by hand before anything else happens",
+    clues=(
+        Clue(3.0, kind_is("checkpoint_overdue")),
+        Clue(3.0, kind_is("eval_overdue")),
+        Clue(3.0, kind_is("checkpoint_lost")),
+        Clue(1.0, says("steps_again", lambda steps: steps > 0, "{value} steps would have to be trained again")),
+        Clue(-1.5, beside("disk_pressure")),
+        Clue(-2.0, beside("hang")),
+    ),
+)

@@ -1,0 +1,17 @@
+"""The restart did not take up all of its state: data position, optimizer, scheduler."""
+
+from __future__ import annotations
+
+from holter_monitor.diagnosis.cause import Cause, Clue, beside, happened, says
+
+RESUMED_WRONG = Cause(
+    name="resumed_wrong",
+    explains=("loss_shift", "loss_spike", "loss_divergence", "loss_plateau", "reference_gap"),
+    sentence="the restart did not take up all of its state",
+    action="compare what was saved with what was loaded: optimizer moments, scheduler, data position, random state; resume once more from {rewind}",
+    clues=(
+        Clue(2.5, says("after", lambda after: after == "resume", "it began at the resume")),
+        Clue(2.0, happened("resume", before=300)),
+        Clue(-1.0, beside("loss_spike")),
+    ),
+)

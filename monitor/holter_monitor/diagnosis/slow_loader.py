@@ -1,0 +1,27 @@
+"""The loader itself cannot keep up: its workers lack CPU, do too much, or are too few."""
+
+from __future__ import annotations
+
+from holter_monitor.diagnosis.cause import Cause, Clue, beside, peaks, rises, says, steady
+
+SLOW_LOADER = Cause(
+    name="slow_loader",
+    explains=("throughput_drop", "throughput_stalls", "throughput_decline", "data_stall", "straggler"),
+    sentence="the data loader cannot keep up on {place}; the storage is not what it waits for",
+    action="give the loader more workers or prefetch, and look at what its workers do (py-spy dump on one of them): tokenising, decompressing, a lock",
+    clues=(
+        Clue(1.8, rises("data_wait_seconds", 2.0, "data wait")),
+        Clue(1.5, says("data_wait_share", lambda share: share > 0.5, "data wait explains {value:.0%} of the lost time")),
+        Clue(1.0, says("share", lambda share: share > 0.2, "{value:.0%} of the step is data wait")),
+        Clue(1.0, says("cause", lambda cause: cause == "data_wait", "its own data wait is what is long")),
+        Clue(1.0, steady("host_disk_read_latency_seconds", 1.5, "disk read latency")),
+        Clue(0.8, says("disk_read_latency_ratio", lambda ratio: ratio < 2, "disk read latency normal (x{value})")),
+        Clue(0.8, peaks("host_cpu_ratio", 0.9, "host CPU")),
+        Clue(-2.5, rises("host_disk_read_latency_seconds", 3.0, "disk read latency")),
+        Clue(-2.0, says("disk_read_latency_ratio", lambda ratio: ratio > 3, "disk read latency x{value}")),
+        Clue(-2.0, steady("data_wait_seconds", 1.3, "data wait")),
+        Clue(-1.5, says("data_wait_share", lambda share: share < 0.2, "data wait explains only {value:.0%}")),
+        Clue(-1.5, beside("step_locked_stalls", sentence="the same steps stalled in the attempt before")),
+        Clue(-1.0, beside("memory_growth")),
+    ),
+)

@@ -1,0 +1,152 @@
+"""Which cause comes first, and with what evidence, from the signals that a fault of each sort leaves behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from holter_monitor.diagnosis import CAUSES, Case, Event, Signal, diagnose
+from holter_monitor.diagnosis.remedy import remedy
+from holter_monitor.findings import KINDS, Severity
+from holter_monitor.incidents import Incident
+
+
+def incident(kind: str, onset: int = 1000, **words: Any) -> Incident:
+    facts: dict[str, Any] = {"id": f"{kind}{onset}", "run": "r", "project": "p", "kind": kind, "scope": "run", "severity": Severity.WARNING}
+    facts |= {"state": "open", "onset_step": onset, "detected_step": onset + 5, "summary": "", "created": 0.0, "updated": 0.0}
+    return Incident(**facts | words)
+
+
+def moved(before: float, since: float, **words: Any) -> Signal:
+    return Signal(before=before, since=since, peak=words.pop("peak", since), **words)
+
+
+LATENCY, WAIT, LOAD = "host_disk_read_latency_seconds.nvme0n1", "data_wait_seconds", "host_load_1m"
+CASES: dict[str, Case] = {
+    "slow_storage": Case(
+        incident=incident("throughput_drop", evidence={"data_wait_share": 0.9, "clock_ratio": 1.0}),
+        signals={WAIT: moved(0.02, 1.1), LATENCY: moved(0.001, 0.04), LOAD: moved(4, 4)},
+        world_size=8,
+    ),
+    "slow_loader": Case(
+        incident=incident("data_stall", evidence={"share": 0.6}),
+        signals={WAIT: moved(0.02, 0.5), LATENCY: moved(0.001, 0.0011)},
+        world_size=8,
+    ),
+    "data_position": Case(
+        incident=incident("step_locked_stalls", summary="40 of 40", evidence={"recurring": 40, "expected_by_chance": 0.99})
+    ),
+    "busy_cpu": Case(
+        incident=incident("straggler", ranks=[3], nodes=["b"], evidence={"cause": "compute"}),
+        signals={"host_cpu_ratio": moved(0.4, 0.99), LOAD: moved(4, 12), "compute_seconds": moved(0.2, 0.4), WAIT: moved(0.01, 0.01)},
+        world_size=8,
+    ),
+    "throttled_gpu": Case(
+        incident=incident("straggler", ranks=[3], nodes=["b"], evidence={"cause": "compute"}),
+        signals={"gpu_sm_clock_hertz": moved(1.98e9, 1.5e9), "gpu_temperature_celsius": moved(60, 87), "compute_seconds": moved(0.2, 0.28)},
+        world_size=8,
+    ),
+    "faulty_gpu": Case(incident=incident("gpu_error", ranks=[3], nodes=["b"], summary="XID 79", evidence={"xid": 79}), world_size=8),
+    "leak": Case(incident=incident("memory_growth", summary="+0.9 GB a step", evidence={"bytes_per_step": 9e8}), world_size=8),
+    "out_of_memory": Case(
+        incident=incident("rank_lost", ranks=[3], evidence={"why": "OOM killer in dmesg: Out of memory: Killed process 71 (python)"}),
+        others=[incident("memory_growth", 400, summary="+0.9 GB a step")],
+        world_size=8,
+    ),
+    "killed": Case(
+        incident=incident("rank_lost", ranks=[3], evidence={"why": "the process is gone without a word, signal 9"}), world_size=8
+    ),
+    "crash": Case(
+        incident=incident("rank_lost", ranks=[3], evidence={"why": "RuntimeError: shape '[2, 3]' is invalid"}),
+        events=[Event(word="rank_failed", step=1000, rank=3, attrs={"type": "RuntimeError"})],
+        world_size=8,
+    ),
+    "lost_node": Case(incident=incident("agent_silent", nodes=["b"], summary="nothing for 60 s", evidence={"silent": 1}), world_size=8),
+    "frozen_rank": Case(
+        incident=incident("hang", ranks=[3], nodes=["b"], evidence={"stacks": ["rank 3: state T (stopped)"]}), world_size=8
+    ),
+    "stuck_collective": Case(
+        incident=incident("hang", evidence={"stacks": ["torch.distributed.all_reduce ProcessGroupNCCL"]}), world_size=8
+    ),
+    "bad_batch": Case(
+        incident=incident("loss_spike", evidence={"shape": "isolated"}),
+        signals={"grad_norm": moved(1.0, 9.0, leading=1.1), "lr": moved(3e-4, 3e-4)},
+    ),
+    "instability": Case(
+        incident=incident("loss_divergence", summary="loss 6.4, was 2.4"),
+        signals={"update_norm": moved(1.0, 5.0, leading=2.8), "grad_norm": moved(1.0, 8.0, leading=3.0), "lr": moved(3e-4, 3e-4)},
+    ),
+    "changed_schedule": Case(
+        incident=incident("loss_spike", evidence={"shape": "diverging"}),
+        signals={"lr": moved(3e-4, 3e-3), "grad_norm": moved(1.0, 9.0, leading=1.0)},
+    ),
+    "changed_data": Case(
+        incident=incident("loss_shift", summary="+4 %"),
+        events=[Event(word="data_stage_change", step=990, attrs={"name": "stage 2"})],
+        signals={"lr": moved(3e-4, 3e-4)},
+    ),
+    "resumed_wrong": Case(incident=incident("loss_shift", evidence={"after": "resume"}), events=[Event(word="resume", step=998)]),
+    "equal_seeds": Case(incident=incident("tp_duplicate_shards", 0, summary="q_proj bit-identical on TP ranks 0, 1")),
+    "full_disk": Case(incident=incident("disk_pressure", nodes=["b"], evidence={"free_bytes": 1e9})),
+    "checkpoint_late": Case(incident=incident("checkpoint_overdue", summary="no checkpoint for 2,000 steps", evidence={"last_step": 100})),
+    "garbage_collection": Case(
+        incident=incident("throughput_stalls", evidence={"data_wait_share": 0.01}),
+        signals={"process_gc_pause_seconds": moved(0.002, 0.2, peak=2.4), WAIT: moved(0.01, 0.01)},
+        world_size=8,
+    ),
+    "checkpoint_pause": Case(
+        incident=incident("throughput_stalls"), events=[Event(word="checkpoint", step=1000, attrs={"path": "/c"})], world_size=8
+    ),
+    "slow_network": Case(
+        incident=incident("throughput_drop", evidence={"compute_ratio": 1.0, "data_wait_share": 0.0}),
+        signals={"section_communication_seconds": moved(0.1, 0.4), WAIT: moved(0.01, 0.01)},
+        world_size=8,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_the_right_cause_comes_first_with_evidence_and_an_action(name: str) -> None:
+    causes = diagnose(CASES[name])
+    assert causes, name
+    assert causes[0]["cause"] == name, [(cause["cause"], cause["confidence"], cause["evidence"]) for cause in causes]
+    assert causes[0]["evidence"] and causes[0]["action"] and causes[0]["confidence"] >= 0.5
+
+
+def test_every_cause_has_a_case_here_and_explains_kinds_that_exist() -> None:
+    assert {cause.name for cause in CAUSES} == set(CASES)
+    assert all(kind in KINDS for cause in CAUSES for kind in cause.explains)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_incident_without_any_signal_gets_no_invented_cause(kind: str) -> None:
+    """Some kinds are their own evidence (a throttled GPU); the others stay without a cause rather than with a guess."""
+    for cause in diagnose(Case(incident=incident(kind, summary="it happened"), world_size=1)):
+        assert cause["evidence"] != []
+
+
+def test_the_confidences_leave_room_for_something_else() -> None:
+    for case in CASES.values():
+        assert sum(cause["confidence"] for cause in diagnose(case)) <= 1.0
+
+
+def test_what_speaks_against_a_cause_is_said() -> None:
+    """Data wait is long, but the disk answers as before: the storage is acquitted, with the reason."""
+    by_name = {cause["cause"]: cause for cause in diagnose(CASES["slow_loader"])}
+    assert "slow_storage" not in by_name or "disk read latency as before" in by_name["slow_storage"]["against"]
+
+
+def test_the_rewind_point_lies_before_the_precursor_and_the_skip_list_spans_both() -> None:
+    """The playbook's non-recoverable spike: a precursor that recovers, then the divergence."""
+    case = Case(
+        incident=incident("loss_divergence", 36_000, detected_step=36_580),
+        others=[incident("loss_spike", 33_250, summary="loss 3.29, recovered")],
+        events=[
+            Event(word="checkpoint", step=33_000, attrs={"path": "s3://ckpt/33000"}),
+            Event(word="checkpoint", step=35_000, attrs={"path": "s3://ckpt/35000"}),
+            Event(word="batch", step=33_250, rank=0, attrs={"documents": "a.jsonl:17"}),
+        ],
+    )
+    found = remedy(case)
+    assert found["rewind"] == {"before_step": 33_250, "skip_steps": [33_250, 36_580], "step": 33_000, "path": "s3://ckpt/33000"}
+    assert found["precursor"]["step"] == 33_250 and found["batches"][0]["documents"] == "a.jsonl:17"

@@ -1,0 +1,42 @@
+"""From stored step summaries and events to a diagnosis in the incident that Alerting writes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import sqlalchemy as sa
+from holter_monitor.alerting import Alerting
+from holter_monitor.findings import Finding, Severity
+from holter_monitor.policies import Policy
+from holter_monitor.store.tables import incidents, metadata, outbox, run_events, runs, step_summaries
+
+RUN = SimpleNamespace(id="run1", project="smol", name="3b", world_size=8)
+
+
+def summary(metric: str, step: int, mean: float, highest: float | None = None) -> dict[str, Any]:
+    top = mean if highest is None else highest
+    facts = {"run": "run1", "metric": metric, "attempt": "a1", "step": step, "at": float(step), "count": 8}
+    return facts | {"mean": mean, "min": mean, "max": top, "median": mean, "min_rank": 0, "max_rank": 3, "non_finite": 0}
+
+
+def test_the_signals_around_the_onset_name_the_cause_and_reach_the_message(tmp_path: Any) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/control.db")
+    metadata.create_all(engine)
+    rows = [summary("lr", step, 3e-4 if step < 990 else 3e-3) for step in range(700, 1006)]
+    rows += [summary("grad_norm", step, 1.0 if step < 1000 else 12.0) for step in range(700, 1006)]
+    event = {"run": "run1", "attempt": "a1", "node": "n", "step": 900, "at": 1.0, "event": "checkpoint", "attrs": {"path": "/ckpt/900"}}
+    spike = Finding(
+        kind="loss_divergence", severity=Severity.CRITICAL, onset_step=1000, detected_step=1005, attempt="a1", summary="loss 6.4, was 2.4"
+    )
+    with engine.begin() as connection:
+        connection.execute(runs.insert().values(id="run1", project="smol", name="3b", created_at=0.0, updated_at=0.0))
+        connection.execute(step_summaries.insert(), rows)
+        connection.execute(run_events.insert().values(**event, offset=1, number=0))
+        Alerting(Policy()).apply(connection, RUN, [spike], 1000.0)
+        incident = connection.execute(sa.select(incidents)).one()
+        notice = connection.execute(sa.select(outbox.c.notice)).scalar_one()
+    assert incident.causes[0]["cause"] == "changed_schedule"
+    assert incident.causes[0]["evidence"] == ["learning rate x10.0: 0.0003 before, 0.003 since"]
+    assert incident.evidence["rewind"] == {"before_step": 1000, "skip_steps": [1000, 1005], "step": 900, "path": "/ckpt/900"}
+    assert "the checkpoint of step 900" in notice["causes"][0]["action"]
