@@ -17,7 +17,7 @@ from holter_monitor.imports.records import Importer, LogError
 from holter_monitor.imports.sequence import Sequence as StepSequence
 from holter_monitor.imports.sequence import SequenceError
 from holter_monitor.steps import RunFacts, Step
-from holter_monitor.traces import Trace
+from holter_monitor.traces import SHOWN, Trace
 
 MAX_RUNS = 1000
 """Runs in one file; more are a column mistaken for the run's name."""
@@ -197,7 +197,7 @@ def _notes(log: LogFile, scanned: Scanned, failure: LogError | None) -> list[str
     notes = [*log.broken.named, *log.notes]
     if failure is not None:
         notes.append("read only in part")
-    if not scanned.trace.metrics:
+    if not scanned.trace.metrics.keys() & set(SHOWN):
         notes.append("no column that Holter has a word for; name them with --map COLUMN=METRIC")
     return notes
 

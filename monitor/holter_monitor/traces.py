@@ -5,15 +5,27 @@ from __future__ import annotations
 from array import array
 from bisect import bisect
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf, isnan
 
 from holter_monitor.episodes import Trouble
 from holter_monitor.steps import Step
 
-SHOWN = ("loss", "grad_norm", "lr", "eval_loss", "tokens_per_second", "samples_per_second", "step_time_seconds", "data_wait_seconds", "mfu")
+SHOWN: tuple[str, ...] = (
+    "loss",
+    "grad_norm",
+    "lr",
+    "eval_loss",
+    "tokens_per_second",
+    "samples_per_second",
+    "step_time_seconds",
+    "data_wait_seconds",
+    "mfu",
+)
 """Metrics that are drawn for the whole run."""
-_OF_MANY = frozenset((*SHOWN, "compute_seconds", "consumed_tokens"))
+_DRAWN = (*SHOWN, "consumed_tokens")
+_OF_MANY = (*_DRAWN, "compute_seconds")
 """What is averaged over many ranks for the pictures."""
 BEFORE, AFTER = 80, 40
 """Records around an incident's detection that are kept for its picture."""
@@ -82,33 +94,42 @@ class Trace:
     numbers: array[int] = field(default_factory=lambda: array("q"))
     """The step of each record, where the whole is kept: labels speak of steps, scores of records."""
     tokens: Thinned = field(default_factory=Thinned)
-    recent: deque[tuple[int, dict[str, float]]] = field(default_factory=lambda: deque(maxlen=BEFORE))
+    seen: list[str] = field(default_factory=list)
+    """The metrics of the last record."""
+    recent: deque[tuple[int, Step | dict[str, float]]] = field(default_factory=lambda: deque(maxlen=BEFORE))
     filling: list[Frame] = field(default_factory=list)
 
     def add(self, step: Step) -> None:
-        named = step.metrics if len(step.ranks) == 1 else [metric for metric in step.metrics if metric in _OF_MANY]
-        values = {metric: value for metric in named if (value := step.mean(metric)) is not None}
+        # A step of one rank is kept as it is; of many ranks, only the means.
+        values = step if len(step.ranks) == 1 else _means(step, _OF_MANY)
         self.recent.append((step.number, values))
+        if step.metrics != self.seen or self.is_whole:
+            self._add_series(step)
+        if "consumed_tokens" in self.metrics and (consumed := step.mean("consumed_tokens")) is not None:
+            self.tokens.add(step.number, consumed)
+        if self.filling:
+            self._fill(step)
+
+    def _add_series(self, step: Step) -> None:
+        self.seen = step.metrics
         if self.is_whole:
             self.numbers.append(step.number)
-        if "consumed_tokens" in values:
-            self.tokens.add(step.number, values["consumed_tokens"])
-        for metric in SHOWN:
-            value = values.get(metric)
-            if value is not None:
-                thinned = self.metrics.get(metric)
-                if thinned is None:
-                    thinned = self.metrics[metric] = Thinned()
-                if self.is_whole:
-                    thinned.add(step.number, value)
-        if self.filling:
-            self._fill(step.number, values)
+        for metric in _DRAWN:
+            value = step.mean(metric)
+            if value is None:
+                continue
+            thinned = self.metrics.get(metric)
+            if thinned is None:
+                thinned = self.metrics[metric] = Thinned()
+            if self.is_whole:
+                thinned.add(step.number, value)
 
-    def _fill(self, number: int, values: dict[str, float]) -> None:
+    def _fill(self, step: Step) -> None:
         for frame in self.filling:
             frame.room -= 1
-            if frame.metric in values:
-                frame.points.append((number, values[frame.metric]))
+            value = step.mean(frame.metric)
+            if value is not None:
+                frame.points.append((step.number, value))
         self.filling = [frame for frame in self.filling if frame.room > 0]
 
     def frame(self, trouble: Trouble) -> None:
@@ -117,7 +138,7 @@ class Trace:
         metric = trouble.metric or ""
         if len(self.frames) >= MAX_FRAMES or not metric:
             return
-        frame = Frame([(number, values[metric]) for number, values in self.recent if metric in values], metric)
+        frame = Frame([(number, value) for number, values in self.recent if (value := _value(values, metric)) is not None], metric)
         self.frames[trouble.place] = frame
         self.filling.append(frame)
 
@@ -125,7 +146,7 @@ class Trace:
         """Tokens consumed by then, None where the log does not count them. Exact for a recent step, else from the thinned series."""
         if self.tokens.high is None and not self.tokens.points:
             return None
-        exact = next((values["consumed_tokens"] for number, values in self.recent if number == step and "consumed_tokens" in values), None)
+        exact = next((_value(values, "consumed_tokens") for number, values in self.recent if number == step), None)
         if exact is not None:
             return exact
         place = bisect(self.tokens.points, (step, inf))
@@ -134,3 +155,11 @@ class Trace:
     def finish(self) -> None:
         for thinned in self.metrics.values():
             thinned._close()
+
+
+def _means(step: Step, metrics: Iterable[str]) -> dict[str, float]:
+    return {metric: value for metric in metrics if (value := step.mean(metric)) is not None}
+
+
+def _value(values: Step | dict[str, float], metric: str) -> float | None:
+    return values.get(metric) if isinstance(values, dict) else values.mean(metric)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -236,8 +237,16 @@ def _is_evaluation(record: Record) -> bool:
     return all(metric.startswith(_EVALUATED) for metric in record.values)
 
 
+@lru_cache(4096)
+def _tells_evaluation(metrics: tuple[str, ...]) -> bool:
+    """Asked of every record; the answer depends only on which columns are filled."""
+    return any(metric.startswith(_EVALUATED) for metric in metrics)
+
+
 def _events(record: Record, step: int, time: float) -> list[dict[str, object]]:
-    words = list(record.words)
-    if "eval" not in words and any(metric.startswith(_EVALUATED) for metric in record.values):
-        words.append("eval")
+    words = record.words
+    if _tells_evaluation(tuple(record.values)) and "eval" not in words:
+        words = (*words, "eval")
+    if not words:
+        return []
     return [{"event": word, "rank": record.rank, "step": step, "time_ns": int(time * 1e9), "attrs": {}} for word in words]

@@ -11,6 +11,7 @@ from holter_monitor.imports.records import LogError
 from holter_monitor.report import words
 from holter_monitor.report.svg import chart
 from holter_monitor.scan import Scanned
+from holter_monitor.traces import SHOWN
 
 MAX_MARKS = 200
 """Incidents marked in one plot."""
@@ -38,7 +39,7 @@ def _run(run: Scanned) -> dict[str, Any]:
                 chart(thinned.points, title=metric, marks=[_mark(trouble) for trouble in loud if trouble.metric == metric][:MAX_MARKS]),
             )
             for metric, thinned in run.trace.metrics.items()
-            if thinned.points
+            if thinned.points and metric in SHOWN
         ],
         "troubles": [_trouble(run, trouble) for trouble in run.troubles],
     }

@@ -81,7 +81,7 @@ def _has_blocks(console: Console) -> bool:
 
 
 def _spark(frame: Frame, trouble: Trouble, *, is_ascii: bool) -> Text:
-    """The metric around the incident, `^` under its onset; a value that was not finite is `!`."""
+    """The metric around the incident, `^` under its onset (its detection, if the onset lies further back); a value that was not finite is `!`."""
     points = frame.points
     bucket = max(1, -(-len(points) // _SPARK_WIDTH))
     buckets = [points[start : start + bucket] for start in range(0, len(points), bucket)]
@@ -89,7 +89,8 @@ def _spark(frame: Frame, trouble: Trouble, *, is_ascii: bool) -> Text:
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     marks = _ASCII if is_ascii else _BLOCKS
     line = "".join(_mark([value for _, value in each], low, high, marks) for each in buckets)
-    at = next((place for place, each in enumerate(buckets) if each[-1][0] >= trouble.onset_step), len(buckets) - 1)
+    marked = trouble.onset_step if points[0][0] <= trouble.onset_step else trouble.detected_step
+    at = next((place for place, each in enumerate(buckets) if each[-1][0] >= marked), len(buckets) - 1)
     span = f"{frame.metric} {low:.4g}{'..' if is_ascii else '…'}{high:.4g}, steps {points[0][0]:,}-{points[-1][0]:,}"
     return Text.assemble((line, "cyan"), "\n", " " * at + "^", "\n", (span, "dim"))
 
