@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test soak lint bench serve clean help
+.PHONY: setup demo demo-tp test soak lint bench serve clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -21,6 +21,9 @@ $(VENV)/.ready: pyproject.toml agent/pyproject.toml
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	$(BIN)/python -m pip install --quiet -e ./agent -e '.[postgres]' --group dev
 	@touch $@
+
+demo-tp: setup ## the seed bug of SmolLM3 on stock PyTorch, flagged before the first step
+	$(BIN)/python examples/tp_seed_bug.py
 
 test: setup ## the test suite (about ten minutes on two cores)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak"

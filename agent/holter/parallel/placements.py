@@ -35,14 +35,14 @@ def replicated_in_blocks(blocks: int) -> str:
 def discover(params: Mapping[str, Any], mesh: Mesh, declare: Declared, *, masters: bool = True) -> list[Watched]:
     """The watched tensors in the order of the model. Raises `ValueError` or `re.error` for a declaration that cannot be understood."""
     rules = [(re.compile(pattern), how) for pattern, how in declare.items()]
-    is_megatron = any(hasattr(param, "tensor_model_parallel") for param in params.values())
+    kind = _framework(params)
     found = []
     for raw_name, param in params.items():
         name = _clean(raw_name)
         said = next((how for rule, how in rules if rule.search(name)), None)
         if said == "skip":
             continue
-        axes, source = _axes(name, param, mesh, is_megatron=is_megatron)
+        axes, source = _axes(name, param, mesh, kind=kind)
         if isinstance(said, Mapping):
             axes = {**axes, **{axis: _word(how) for axis, how in said.items() if axis in mesh.compared}}
             source = "declared"
@@ -84,7 +84,14 @@ def _master(param: Any) -> Any:
     return main if main is not None and tuple(main.shape) == tuple(param.shape) else param
 
 
-def _axes(name: str, param: Any, mesh: Mesh, *, is_megatron: bool) -> tuple[dict[str, str], str]:
+def _framework(params: Mapping[str, Any]) -> str:
+    """What the model's other parameters say of one that says nothing itself."""
+    if any(hasattr(param, "tensor_model_parallel") for param in params.values()):
+        return "megatron"
+    return "dtensor" if any(hasattr(param, "placements") for param in params.values()) else ""
+
+
+def _axes(name: str, param: Any, mesh: Mesh, *, kind: str) -> tuple[dict[str, str], str]:
     axes = dict.fromkeys(mesh.data, "R")
     sharded_over = next((axis for axis in mesh.data if "shard" in axis or axis == "fsdp"), mesh.data[-1] if mesh.data else None)
     if hasattr(param, "placements") and hasattr(param, "device_mesh"):
@@ -93,12 +100,15 @@ def _axes(name: str, param: Any, mesh: Mesh, *, is_megatron: bool) -> tuple[dict
         if sharded_over:
             axes[sharded_over] = "S0"
         return {**axes, **dict.fromkeys(mesh.model, "?")}, "zero-3" if hasattr(param, "ds_tensor") else "fsdp"
-    if is_megatron:
+    if kind == "megatron":
         return {**axes, **_megatron(param, mesh)}, "megatron"
     if hasattr(param, "is_sharded"):
         return {**axes, **_nanotron(param, mesh)}, "nanotron"
     if not mesh.model:
         return axes, "data parallel"
+    if kind == "dtensor":
+        # What `parallelize_module` left alone is whole on every rank.
+        return {**axes, **dict.fromkeys(mesh.model, "R")}, "no dtensor"
     return {**axes, **{axis: "R" if _is_norm(name, param) else "?" for axis in mesh.model}}, "guessed"
 
 

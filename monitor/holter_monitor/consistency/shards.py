@@ -24,7 +24,7 @@ MEMORY = 200.0
 """Looks at a family after which an old one counts 1/e."""
 BLOCK = 64
 """Ranks compared all with all; longer axes are compared in blocks of neighbours."""
-_KEY_VALUE = re.compile(r"(?<![a-z])(k|v|kv|key|value|keys|values|wk|wv|k_proj|v_proj|kv_proj|wkv)(?![a-z])|key_value", re.I)
+KEY_VALUE = re.compile(r"(?<![a-z])(k|v|kv|key|value|keys|values|wk|wv|k_proj|v_proj|kv_proj|wkv)(?![a-z])|key_value", re.I)
 _EXPERT = re.compile(r"expert|moe", re.I)
 
 
@@ -117,11 +117,11 @@ class Shards:
     def _weight(self, family: Family, axis: str, pairs: tuple[int, int]) -> tuple[Severity, str, str]:
         """Severity, scope, and what else it may be. Families that are known to be alike for a good reason are spoken of softly."""
         others_unlike = any(
-            pooled.newest < 0.6 for name, pooled in self.pooled.items() if name.endswith(f" over {axis}") and not _KEY_VALUE.search(name)
+            pooled.newest < 0.6 for name, pooled in self.pooled.items() if name.endswith(f" over {axis}") and not KEY_VALUE.search(name)
         )
         if family.tensors[0].axes[axis] == "?":
             return Severity.INFO, f"undeclared shards over {axis}", "a replicated tensor that was not declared"
-        if pairs[0] and _KEY_VALUE.search(family.name) and others_unlike:
+        if pairs[0] and KEY_VALUE.search(family.name) and others_unlike:
             return Severity.INFO, f"key-value shards over {axis}", "key and value heads that are fewer than ranks"
         if axis.startswith("ep") and _EXPERT.search(family.name):
             return Severity.WARNING, f"shards over {axis}", "experts upcycled from one dense layer"

@@ -1,0 +1,1 @@
+"""Saved checkpoints as arrays, without running anything that is stored in them and without torch."""
