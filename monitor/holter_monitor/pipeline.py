@@ -125,5 +125,7 @@ class SampleWriter(Consumer):
         return self._samples.offset()
 
     def work(self, entries: Sequence[Entry]) -> int:
-        self._samples.write(entries)
+        surplus = self._samples.write(entries)
+        if surplus:
+            self._meters.dropped.labels("metric_overflow").inc(surplus)
         return entries[-1].offset

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from http.cookies import CookieError, SimpleCookie
 
+import msgspec
 import numpy as np
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -81,7 +82,8 @@ class Gate:
     async def _read_body(self, scope: Scope, receive: Receive) -> Receive:
         """The body read, unpacked and looked at, handed on as one piece."""
         body = await bodies.read(scope, receive, self._settings.limits)
-        check_depth(body, self._settings.limits.json_depth)
+        if body and bodies.header(scope, b"content-type") != b"application/x-protobuf":
+            check_json(body, self._settings.limits.json_depth)
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in (b"content-encoding", b"content-length")]
         scope["headers"].append((b"content-length", str(len(body)).encode()))
         pieces: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -139,13 +141,18 @@ class Gate:
         await problems.respond(problem, headers)(scope, receive, send)
 
 
-def check_depth(body: bytes, limit: int) -> None:
-    """Raises `Problem` 400 for JSON that is nested deeper than `limit`: parsers recurse."""
-    if len(body) <= limit:
-        return
+def check_json(body: bytes, depth: int) -> None:
+    """Raises `Problem` 400 for what is not strict JSON (NaN, 1e999, half a surrogate) or nested deeper than `depth`: parsers recurse."""
     steps = DEPTH[np.frombuffer(STRINGS.sub(b"", body), np.uint8)]
-    if len(steps) and int(np.cumsum(steps, dtype=np.int32).max()) > limit:
-        raise Problem(400, "Nested too deep", field="body", remedy=f"at most {limit} levels")
+    if len(steps) and int(np.cumsum(steps, dtype=np.int32).max()) > depth:
+        raise Problem(400, "Nested too deep", field="body", remedy=f"at most {depth} levels")
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        remedy = 'strict JSON in UTF-8; numbers that are not finite are the strings "NaN", "Infinity", "-Infinity"'
+        raise Problem(400, "Not JSON", field="body", value=str(error), remedy=remedy) from error
+    if b"\\u0000" in body:
+        raise Problem(400, "A NUL in the text", field="body", value="\\u0000", remedy="leave it out: not every store can hold it")
 
 
 def _token(scope: Scope) -> tuple[str | None, bool]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from holter_monitor.settings import Settings
 
@@ -35,9 +35,18 @@ class Problem(BaseModel):
     remedy: str | None = None
 
 
+def printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("1 to 200 printable characters")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
+
+
 class NewRun(Shape):
-    project: str = Field("default", min_length=1, max_length=200, examples=["smol"])
-    name: str = Field(min_length=1, max_length=200, examples=["3b"])
+    project: Name = Field("default", examples=["smol"])
+    name: Name = Field(examples=["3b"])
     world_size: int | None = Field(None, ge=1, le=1_048_576)
     reference: str | None = Field(None, max_length=200, description="the run that this one is measured against")
     config: dict[str, Any] | None = None

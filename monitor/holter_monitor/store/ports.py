@@ -109,8 +109,9 @@ class Window:
 class SampleStore(Protocol):
     """Per-rank points: written by one consumer together with its offset, read by many."""
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Store the rows of the entries and the last one's offset, in one transaction. Raises `Unavailable` or `DiskFull`."""
+    def write(self, entries: Sequence[Entry]) -> int:
+        """Store the rows of the entries and the last one's offset, in one transaction. How many values were left out because their run has too
+        many metrics. Raises `Unavailable` or `DiskFull`."""
         ...
 
     def offset(self) -> int:

@@ -8,7 +8,6 @@ which touches only the catalog. NULL is "not logged", NaN is NaN.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,15 +34,13 @@ class DuckDbSamples:
         self._writer = self._database.cursor()
         self._writing = threading.Lock()
         self._catalog = Catalog(metrics_per_run)
-        self.overflow: Counter[str] = Counter()
-        """Values of metrics beyond the run's limit, by run."""
         self._catalog.create(self._writer)
         self._catalog.load(self._writer)
         self.catalog = self._catalog.published()
         """As of the last commit; what queries go by."""
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Store the rows of the entries and the last one's offset, in one transaction."""
+    def write(self, entries: Sequence[Entry]) -> int:
+        surplus = 0
         by_run: dict[str, list[Entry]] = {}
         for entry in entries:
             by_run.setdefault(entry.frame.run, []).append(entry)
@@ -53,16 +50,16 @@ class DuckDbSamples:
                 write.execute("BEGIN")
                 for run, own in by_run.items():
                     for block in blocks(own):
-                        self._insert(run, block)
+                        surplus += self._insert(run, block)
                 write.execute("UPDATE consumer SET consumed = ?", [entries[-1].offset])
                 write.execute("COMMIT")
             if self._catalog.is_changed:
                 self.catalog = self._catalog.published()
+        return surplus
 
-    def _insert(self, run: str, block: Block) -> None:
+    def _insert(self, run: str, block: Block) -> int:
+        """How many values found no room."""
         columns, surplus = self._catalog.place(self._writer, run, block.types)
-        for name in surplus:
-            self.overflow[run] += sum(_count(entry.frame.metrics.get(name)) for entry in block.entries)
         attempts = self._catalog.numbers(self._writer, "attempts", run, block.attempts)
         nodes = self._catalog.numbers(self._writer, "nodes", run, block.nodes)
         batch = block.table(attempts, nodes, columns)
@@ -71,6 +68,7 @@ class DuckDbSamples:
             self._writer.execute(f"INSERT INTO {self._catalog.table(run)} BY NAME SELECT * FROM batch")  # noqa: S608  numbers only
         finally:
             self._writer.unregister("batch")
+        return sum(_count(entry.frame.metrics.get(name)) for name in surplus for entry in block.entries)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
