@@ -47,6 +47,7 @@ from holter_monitor.notify.outbox import Deliveries
 from holter_monitor.notify.receivers import workers
 from holter_monitor.pipeline import Consumer, SampleWriter
 from holter_monitor.policies import default_policy
+from holter_monitor.room import Room
 from holter_monitor.settings import Settings
 from holter_monitor.store.control import open_control
 from holter_monitor.store.log_sqlite import SqliteFrameLog
@@ -132,7 +133,8 @@ def assemble(settings: Settings) -> Parts:
     if settings.db is None:
         outbox.release()  # the directory is ours alone: a lease can only be a killed predecessor's
     deliveries = Deliveries(workers(policy.receivers, outbox, allow_private=policy.allow_private, link=settings.url))
-    committer = Committer(log, meters, waiting_bytes=settings.limits.waiting_bytes)
+    room = Room(settings.data, settings.limits.free_disk_bytes)
+    committer = Committer(log, meters, room=room, waiting_bytes=settings.limits.waiting_bytes)
     consumers: list[Consumer] = [SampleWriter(log, samples, meters)]
     if settings.detect:
         consumers.append(Detection(log, control, meters, bench=Engines(), alarm=alerting, wake=deliveries.wake, broadcast=broadcast))
@@ -143,6 +145,7 @@ def assemble(settings: Settings) -> Parts:
         log=log,
         samples=samples,
         committer=committer,
+        room=room,
         meters=meters,
         broadcast=broadcast,
         known=known,

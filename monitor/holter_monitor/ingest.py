@@ -13,6 +13,7 @@ from holter.frame import Frame
 
 from holter_monitor.errors import MonitorError, Unavailable
 from holter_monitor.meters import Meters
+from holter_monitor.room import Room
 from holter_monitor.store.ports import FrameLog, Outcome
 
 GATHER_SECONDS = 0.01
@@ -29,8 +30,8 @@ class _Waiting:
 class Committer:
     """Takes frames from the event loop and answers each after it is durable. Memory is bounded: beyond `waiting_bytes` it refuses."""
 
-    def __init__(self, log: FrameLog, meters: Meters, *, waiting_bytes: int, clock: Callable[[], float] = time.time) -> None:
-        self._log, self._meters, self._clock, self._cap = log, meters, clock, waiting_bytes
+    def __init__(self, log: FrameLog, meters: Meters, *, room: Room, waiting_bytes: int, clock: Callable[[], float] = time.time) -> None:
+        self._log, self._meters, self._clock, self._room, self._cap = log, meters, clock, room, waiting_bytes
         self._queue: list[_Waiting] = []
         self._bytes = 0
         self._wake = threading.Condition()
@@ -53,7 +54,8 @@ class Committer:
         return self._thread.is_alive()
 
     async def submit(self, frame: Frame, body: bytes) -> Outcome:
-        """Wait until the frame is durable. Raises `Unavailable` (nothing is promised then)."""
+        """Wait until the frame is durable. Raises `Unavailable` or `DiskFull` (nothing is promised then)."""
+        self._room.check()
         waiting = _Waiting(frame, body, asyncio.get_running_loop().create_future())
         with self._wake:
             if self._stopping:

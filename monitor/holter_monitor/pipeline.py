@@ -127,5 +127,5 @@ class SampleWriter(Consumer):
     def work(self, entries: Sequence[Entry]) -> int:
         surplus = self._samples.write(entries)
         if surplus:
-            self._meters.dropped.labels("metric_overflow").inc(surplus)
+            self._meters.left_out.labels("metric_overflow").inc(surplus)
         return entries[-1].offset

@@ -142,7 +142,7 @@ def test_too_many_metrics_in_one_run_are_counted_not_kept(served):
         points = [{"step": block} | {f"m{block}_{number}": 1.0 for number in range(900)}]
         assert served.http.post(f"/api/v1/runs/{run}/points", json=points).status_code == 200
     served.until(lambda: len(served.get(f"runs/{run}/metrics")["items"]) == 2_000)
-    served.until(lambda: 'holter_points_dropped_total{reason="metric_overflow"} 700.0' in served.http.get("/metrics").text)
+    served.until(lambda: 'holter_points_left_out_total{reason="metric_overflow"} 700.0' in served.http.get("/metrics").text)
 
 
 def test_scattered_names_are_refused(served):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import msgspec
 import sqlalchemy as sa
 from fastapi import APIRouter
@@ -55,8 +53,11 @@ def _control(parts: Parts) -> str:
 
 
 def _disk(parts: Parts) -> str:
-    free, floor = shutil.disk_usage(parts.settings.data).free, parts.settings.limits.free_disk_bytes
-    return "ok" if free >= floor else f"{free >> 20} MiB free, ingest stops below {floor >> 20} MiB"
+    try:
+        parts.room.check()
+    except MonitorError as error:
+        return str(error)
+    return "ok"
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -17,6 +17,7 @@ from holter_monitor.janitor import Janitor
 from holter_monitor.meters import Meters
 from holter_monitor.notify.outbox import Deliveries
 from holter_monitor.pipeline import Consumer
+from holter_monitor.room import Room
 from holter_monitor.settings import Settings
 from holter_monitor.silences import Silence
 from holter_monitor.store import runs
@@ -49,6 +50,7 @@ class Parts:
     log: FrameLog
     samples: SampleStore
     committer: Committer
+    room: Room
     meters: Meters
     broadcast: Broadcast
     known: KnownRuns

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from holter_monitor.errors import MonitorError
-from holter_monitor.settings import ROLES, Settings
+from holter_monitor.settings import ROLES, Limits, Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allowed-host", action="append", default=[], help="a further name under which requests may come (Host header)")
     parser.add_argument("--tls-certificate", type=Path, help="PEM file")
     parser.add_argument("--tls-key", type=Path, help="PEM file")
+    parser.add_argument("--free-disk-mib", type=int, default=256, help="below so much free disk no frame is taken (default: %(default)s)")
     parser.add_argument("--no-detection", action="store_true", help="store only")
 
 
@@ -48,6 +49,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         certificate=arguments.tls_certificate,
         key=arguments.tls_key,
         detect=not arguments.no_detection,
+        limits=Limits(free_disk_bytes=arguments.free_disk_mib << 20),
     )
 
 

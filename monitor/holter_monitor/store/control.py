@@ -66,7 +66,8 @@ def open_control(url: str) -> Control:
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     engine = _engine(parsed)
-    upgrade(engine, Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None)
+    with _refusals():
+        upgrade(engine, Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None)
     return Control(engine)
 
 

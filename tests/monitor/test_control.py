@@ -1,0 +1,215 @@
+"""The control store on both databases: the same tests. PostgreSQL runs from the system's binaries, as its own small cluster."""
+
+import glob
+import os
+import pwd
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from holter.frame import Frame, encode
+from holter_monitor.errors import Unavailable
+from holter_monitor.store import audit, incidents, records, runs, snapshots, tokens
+from holter_monitor.store.control import open_control
+from holter_monitor.store.ports import Entry
+from holter_monitor.store.tables import incidents as incident_rows
+from holter_monitor.store.tables import metadata, step_summaries
+from holter_monitor.store.upserts import insert_new
+
+BINARIES = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
+
+
+def entry(offset: int, run: str, *, events=(), step=None, node="n1", attempt="a1", **more) -> Entry:
+    frame = Frame(run, attempt, node, f"boot-{node}", offset, 1_000_000_000, events=list(events), **more)
+    if step is not None:
+        import numpy as np
+
+        frame.rank, frame.step, frame.time_ns = np.array([0], "<i4"), np.array([step]), np.array([1])
+    return Entry(offset, 5.0, encode(frame))
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A URL of a PostgreSQL of our own; on a socket, so that no port is taken, in a folder whose name is short enough for one."""
+    if not BINARIES:
+        pytest.skip("POSTGRESQL NOT TESTED: no binaries under /usr/lib/postgresql")
+    owner = None
+    if os.geteuid() == 0:  # it refuses to run as root
+        owner = "postgres"
+        if owner not in {entry.pw_name for entry in pwd.getpwall()}:
+            pytest.skip("POSTGRESQL NOT TESTED: it does not run as root, and there is no user postgres")
+    folder = Path(tempfile.mkdtemp(prefix="holter-pg-"))
+    if owner:
+        shutil.chown(folder, owner)
+
+    def call(*words: str) -> None:
+        subprocess.run(words, user=owner, check=True, capture_output=True, timeout=60, cwd=folder)
+
+    try:
+        call(f"{BINARIES[-1]}/initdb", "-D", f"{folder}/data", "-U", "holter", "-A", "trust", "-N")
+        options = f"-k {folder} -h '' -c fsync=off"
+        call(f"{BINARIES[-1]}/pg_ctl", "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-o", options, "start")
+        yield f"postgresql://holter@/postgres?host={folder}"
+        call(f"{BINARIES[-1]}/pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/control.sqlite"
+    server = request.getfixturevalue("postgres")
+    name = f"t{time.time_ns()}"
+    with sa.create_engine(server.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def control(url):
+    store = open_control(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def run(control):
+    with control.write() as connection:
+        return runs.find_or_create(connection, {"project": "p", "name": "n"}, 1.0)[0]["id"]
+
+
+def test_the_migrations_make_the_tables(control):
+    """Whoever changes tables.py writes a migration, or this fails."""
+    with control.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_opening_again_changes_nothing(url, control):
+    open_control(url).close()
+
+
+def test_a_run_is_found_again_and_told_more(control, run):
+    with control.write() as connection:
+        again, is_new = runs.find_or_create(connection, {"project": "p", "name": "n", "world_size": 8, "config": {"lr": float("nan")}}, 2.0)
+    assert (again["id"], is_new, again["world_size"], again["config"]) == (run, False, 8, {"lr": "NaN"})
+
+
+def test_pages_leave_nothing_out_and_repeat_nothing(control):
+    with control.write() as connection:
+        for number in range(7):
+            runs.find_or_create(connection, {"project": "p", "name": str(number)}, float(number // 2))
+    seen, after = [], None
+    while True:
+        with control.read() as connection:
+            page = runs.page(connection, {}, projects=None, after=after, limit=3)
+        seen += [row["name"] for row in page]
+        if len(page) < 3:
+            break
+        after = (page[-1]["updated_at"], page[-1]["id"])
+    assert sorted(seen) == [str(number) for number in range(7)]
+
+
+def test_records_of_a_life(control, run):
+    started = [
+        {"event": "rank_started", "rank": rank, "step": None, "time_ns": 3, "attrs": {"world_size": 2, "mesh": {"dp": rank}}}
+        for rank in (0, 1)
+    ]
+    finished = [{"event": "rank_finished", "rank": rank, "step": 9, "time_ns": 4, "attrs": {"status": "ok"}} for rank in (0, 1)]
+    record = records.Records()
+    with control.write() as connection:
+        assert record.apply(connection, [entry(1, run, events=started, step=3), entry(2, run, step=9, dropped={"ring_full": 7})]) == set()
+        records.commit(connection, 2, 6.0)
+    with control.write() as connection:
+        assert record.apply(connection, [entry(3, run, events=finished)]) == {run}
+        (attempt,) = runs.attempts_of(connection, run)
+        (agent,) = runs.agents_of(connection, run)
+        assert (attempt["state"], attempt["world_size"], attempt["first_step"], attempt["last_step"]) == ("finished", 2, 3, 9)
+        assert attempt["mesh"]["1"]["dp"] == 1
+        assert runs.one(connection, run)["state"] == "finished"
+        assert agent["skew_seconds"] == -4.0
+        assert [event["event"] for event in runs.events_of(connection, run)] == ["rank_started"] * 2 + ["rank_finished"] * 2
+        assert records.committed(connection) == 2
+
+
+def test_a_replay_changes_nothing(control, run):
+    lost = [{"event": "rank_lost", "rank": 0, "step": 4, "time_ns": 3, "attrs": {}}]
+    for _ in range(2):
+        with control.write() as connection:
+            records.Records().apply(connection, [entry(1, run, events=lost, step=4)])
+            summary = {"run": run, "metric": "loss", "attempt": "a1", "step": 4, "at": 1.0, "count": 1, "mean": 1.0, "non_finite": 0}
+            insert_new(connection, step_summaries, [summary])
+    with control.read() as connection:
+        assert len(runs.events_of(connection, run)) == 1
+        assert connection.scalar(sa.select(sa.func.count()).select_from(step_summaries)) == 1
+        assert [attempt["state"] for attempt in runs.attempts_of(connection, run)] == ["lost"]
+
+
+def test_hostile_events_are_kept_as_words(control, run):
+    events = [{"event": "x" * 200, "rank": 2**62, "step": -(2**62), "time_ns": -5, "attrs": {"deep": ["\u2028", 1e308]}}]
+    with control.write() as connection:
+        records.Records().apply(connection, [entry(1, run, events=events)])
+        (event,) = runs.events_of(connection, run)
+    assert (event["rank"], event["at"]) == (None, 5.0)
+
+
+def test_snapshots_share_an_offset(control, run):
+    with control.write() as connection:
+        snapshots.save(connection, {run: b"\x00state"}, 5, 1.0)
+        snapshots.save(connection, {}, 9, 2.0)
+        assert snapshots.load(connection) == [snapshots.Snapshot(run, 9, b"\x00state")]
+
+
+def test_a_failed_transaction_leaves_nothing(control, run):
+    def fail() -> None:
+        with control.write() as connection:
+            audit.record(connection, "a", "b", "c", now=1.0)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with control.read() as connection:
+        assert audit.page(connection, after=None, limit=5) == []
+
+
+def test_tokens_end(control):
+    with control.write() as connection:
+        key = tokens.add(connection, name="t", digest="d" * 64, scopes=["read"], project="*", expires=10.0, now=1.0)
+        assert tokens.by_digest(connection, "d" * 64, 5.0)["id"] == key
+        assert tokens.by_digest(connection, "d" * 64, 10.0) is None
+        assert tokens.are_any(connection)
+        assert tokens.revoke(connection, "t", 2.0) == [key]
+        assert tokens.by_digest(connection, "d" * 64, 5.0) is None
+        assert not tokens.are_any(connection)
+
+
+def test_incidents_are_filtered_and_hidden_from_other_projects(control, run):
+    row = {"run": run, "project": "p", "kind": "loss_spike", "scope": "run", "severity": "warning", "state": "open", "onset_step": 1}
+    with control.write() as connection:
+        connection.execute(incident_rows.insert().values(id="i", detected_step=2, summary="s", created_at=1.0, updated_at=1.0, **row))
+        page = lambda projects, **filters: incidents.page(connection, filters, projects=projects, after=None, limit=5)  # noqa: E731
+        assert [each["run_name"] for each in page(None, kind="loss_spike", state="open")] == ["n"]
+        assert page(["other"]) == page(None, kind="hang") == []
+
+
+def test_a_database_that_is_away_is_unavailable():
+    with pytest.raises(Unavailable):
+        open_control("postgresql://nobody@127.0.0.1:9/x")
+
+
+def test_an_upgrade_copies_the_file_first(tmp_path):
+    path = tmp_path / "control.sqlite"
+    open_control(f"sqlite:///{path}").close()
+    with sqlite3.connect(path) as old:
+        old.execute("CREATE TABLE precious (x)")
+        old.execute("UPDATE alembic_version SET version_num = '0000'")
+    old.close()
+    with pytest.raises(Exception, match="0000"):  # no such version: the upgrade fails after the copy was made
+        open_control(f"sqlite:///{path}")
