@@ -53,6 +53,7 @@ from holter_monitor.store.control import open_control
 from holter_monitor.store.log_sqlite import SqliteFrameLog
 from holter_monitor.store.outbox import SqlOutbox
 from holter_monitor.store.queries_duckdb import DuckDbQueries
+from holter_monitor.store.references import References
 
 
 def build(settings: Settings) -> Gate:
@@ -137,7 +138,9 @@ def assemble(settings: Settings) -> Parts:
     committer = Committer(log, meters, room=room, waiting_bytes=settings.limits.waiting_bytes)
     consumers: list[Consumer] = [SampleWriter(log, samples, meters)]
     if settings.detect:
-        consumers.append(Detection(log, control, meters, bench=Engines(), alarm=alerting, wake=deliveries.wake, broadcast=broadcast))
+        consumers.append(
+            Detection(log, control, meters, bench=Engines(References(control)), alarm=alerting, wake=deliveries.wake, broadcast=broadcast)
+        )
     known, janitor = KnownRuns(control), Janitor(log, consumers)
     parts = Parts(
         settings=settings,

@@ -16,6 +16,7 @@ from holter_monitor.imports.files import LogFile, find
 from holter_monitor.imports.records import Importer, LogError
 from holter_monitor.imports.sequence import Sequence as StepSequence
 from holter_monitor.imports.sequence import SequenceError
+from holter_monitor.reference import Reference
 from holter_monitor.steps import RunFacts, Step
 from holter_monitor.traces import SHOWN, Trace
 
@@ -34,6 +35,8 @@ class ScanSettings:
     is_one_run: bool = False
     """All logs are attempts of one run, in the order given."""
     detectors: Sequence[DetectorMaker] = DETECTORS
+    reference: Reference | None = None
+    """The run that the scanned ones are held against (`log_reference.read`)."""
     with_plots: bool = False
     """Keep the whole series, thinned, and not only what surrounds an incident."""
 
@@ -205,7 +208,7 @@ def _notes(log: LogFile, scanned: Scanned, failure: LogError | None) -> list[str
 def _follower(source: str, importer: Importer, settings: ScanSettings) -> _Follower:
     scanned = Scanned(source, importer.name)
     scanned.trace.is_whole = settings.with_plots
-    return _Follower(scanned, Engine(RunFacts(run=source, name=source), settings.detectors), Episodes(source))
+    return _Follower(scanned, Engine(RunFacts(run=source, name=source, reference=settings.reference), settings.detectors), Episodes(source))
 
 
 def _scan_attempts(paths: Iterable[str | Path], settings: ScanSettings) -> Iterator[Scanned | LogError]:

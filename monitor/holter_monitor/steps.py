@@ -10,6 +10,8 @@ import numpy as np
 from holter.frame import Event
 from numpy.typing import NDArray
 
+from holter_monitor.reference import Reference
+
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Ranks = NDArray[np.int32]
@@ -27,6 +29,8 @@ class RunFacts:
     world_size: int = 1
     config: Mapping[str, Any] = field(default_factory=dict)
     """Whatever `holter.init(config=…)` said; `total_steps` in it is the planned length."""
+    reference: Reference | None = None
+    """The run that this one is held against."""
 
 
 @dataclass(slots=True)

@@ -10,10 +10,12 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
+from holter_monitor import log_reference
 from holter_monitor.client import DEFAULT_URL, Client
 from holter_monitor.errors import ClientError
 from holter_monitor.imports import FORMATS
@@ -33,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what a column is: a metric (loss, step_time_seconds, …) or step, time, rank, event, run, ignored; may be repeated",
     )  # fmt: skip
     parser.add_argument("--attempts", action="store_true", help="the logs are attempts of one run, in the order given")
+    parser.add_argument("--reference", metavar="LOG[#RUN]", help="hold the runs against this one, at equal tokens (or steps)")
     parser.add_argument("--all", action="store_true", help="show every incident of a run, not only the first dozen")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as one page with plots")
     parser.add_argument(
@@ -61,6 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
     settings = ScanSettings(
         format=arguments.format, columns=dict(arguments.map), is_one_run=arguments.attempts, with_plots=arguments.html is not None
     )
+    if arguments.reference:
+        try:
+            settings = replace(settings, reference=log_reference.read(arguments.reference, settings))
+        except log_reference.NoReferenceError as error:
+            print(f"holter scan: {error}", file=sys.stderr)
+            return UNREADABLE
     console = Console(highlight=False)
     runs: list[Scanned] = []
     failures: list[LogError] = []

@@ -38,6 +38,10 @@ class Columns:
                 self.targets[name] = meaning
             else:
                 self._yield(name, meaning, claim)
+        if "step" not in self.taken and "consumed_tokens" not in self.taken and "tokens" in self.taken:
+            # Where tokens are the only axis they are those of the whole run so far, not of one step.
+            self.taken["consumed_tokens"] = name = self.taken.pop("tokens")
+            self.targets[name] = Target("", "consumed_tokens")
 
     def _yield(self, name: str, meaning: Target, claim: str) -> None:
         """A second column for a claim keeps its own name as a metric; a twin of the same name is left out."""

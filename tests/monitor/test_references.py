@@ -1,0 +1,37 @@
+"""A run of the collector as the reference of another: by name, through the stores, live."""
+
+import math
+
+import numpy as np
+from holter.frame import Column, Frame
+
+
+def send(served, run, losses, boot):
+    """The steps of one rank in frames of 100."""
+    for first in range(0, len(losses), 100):
+        part = np.array(losses[first : first + 100], "<f4")
+        steps = np.arange(first, first + len(part))
+        columns = {"loss": Column(part), "tokens": Column(np.full(len(part), 1000, "<f4"))}
+        rows = {"rank": np.zeros(len(part), np.int32), "step": steps, "time_ns": steps * 10**9}
+        about = {"run": run, "attempt": "a1", "node": "n1", "boot": boot, "seq": first // 100, "sent_ns": 1}
+        assert served.send(Frame(**about, **rows, metrics=columns)).status_code == 200
+
+
+def test_a_run_that_learns_worse_than_its_reference_is_told(served):
+    noise = np.random.default_rng(5).normal(0, 0.02, (2, 1_200))
+    curve = np.array([2 + 3 * math.exp(-step / 200) for step in range(1_200)])
+    small = served.new_run("small", project="held")
+    send(served, small, curve + noise[0], "small")
+    served.until(lambda: (served.get(f"runs/{small}")["last_step"] or 0) == 1_199)
+    large = served.new_run("large", project="held", reference="small")
+    send(served, large, (curve + noise[1]) * 1.05, "large")
+    [found] = served.until(lambda: served.get("incidents", run=large, kind="reference_gap")["items"])
+    assert found["evidence"]["reference"] == "small"
+    assert found["evidence"]["aligned_by"] == "tokens"
+
+
+def test_a_reference_that_does_not_exist_hurts_nothing(served):
+    run = served.new_run("alone", project="held", reference="nobody")
+    send(served, run, [2.0] * 200, "alone")
+    served.until(lambda: (served.get(f"runs/{run}")["last_step"] or 0) == 199)
+    assert served.get("incidents", run=run, kind="detector_failed")["items"] == []
