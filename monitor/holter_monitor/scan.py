@@ -9,6 +9,8 @@ from pathlib import Path
 from holter_monitor import imports
 from holter_monitor.detector import DetectorMaker
 from holter_monitor.detectors import DETECTORS
+from holter_monitor.diagnosis import Case, diagnose
+from holter_monitor.diagnosis.remedy import remedy
 from holter_monitor.engine import Engine
 from holter_monitor.episodes import Episodes, Trouble
 from holter_monitor.findings import Finding
@@ -20,6 +22,8 @@ from holter_monitor.reference import Reference
 from holter_monitor.steps import RunFacts, Step
 from holter_monitor.traces import SHOWN, Trace
 
+BESIDE_STEPS = 200
+"""Incidents whose onsets are no further apart are each other's context."""
 MAX_RUNS = 1000
 """Runs in one file; more are a column mistaken for the run's name."""
 
@@ -102,7 +106,23 @@ class _Follower:
         self._say(self.engine.finish())
         self.scanned.trace.finish()
         self.scanned.troubles = self.episodes.all
+        for trouble in self.scanned.troubles:
+            _diagnose(trouble, self.scanned)
         return self.scanned
+
+
+def _diagnose(trouble: Trouble, scanned: Scanned) -> None:
+    """The causes that a live incident would carry, from what the log tells."""
+    incident, frame = trouble.incident, scanned.trace.frames.get(trouble.place)
+    if frame is None:
+        return
+    beside = [
+        other.incident for other in scanned.troubles if other is not trouble and abs(other.onset_step - trouble.onset_step) <= BESIDE_STEPS
+    ]
+    signals = {metric: signal for metric, move in frame.moves.items() if (signal := move.signal) is not None}
+    case = Case(incident=incident, signals=signals, events=list(scanned.trace.events), others=beside, world_size=scanned.num_ranks)
+    incident.causes = diagnose(case)
+    incident.evidence = {**incident.evidence, **remedy(case)}
 
 
 def scan(paths: Iterable[str | Path], settings: ScanSettings) -> Iterator[Scanned | LogError]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import inf, isnan
+from math import inf, isfinite, isnan
 
+from holter_monitor.diagnosis import Event, Signal
 from holter_monitor.episodes import Trouble
 from holter_monitor.steps import Step
 
@@ -29,6 +30,10 @@ _OF_MANY = (*_DRAWN, "compute_seconds")
 """What is averaged over many ranks for the pictures."""
 BEFORE, AFTER = 80, 40
 """Records around an incident's detection that are kept for its picture."""
+LEADING_STEPS = 10
+"""The last steps before an onset, where a precursor shows."""
+MAX_EVENTS = 5000
+"""Declared events of a run that are remembered for the diagnosis."""
 MAX_FRAMES = 500
 """Incidents of one run with a picture of their own."""
 POINTS = 1000
@@ -77,12 +82,57 @@ class Thinned:
 
 
 @dataclass(slots=True)
-class Frame:
-    """The surroundings of one incident: the metric's points before and after its detection."""
+class Move:
+    """One metric before an onset and since."""
 
-    points: list[Point]
+    before: float = 0.0
+    num_before: int = 0
+    since: float = 0.0
+    num_since: int = 0
+    peak: float = -inf
+    lowest: float = inf
+    leading: float | None = None
+
+    def add(self, steps_after: int, value: float) -> None:
+        if not isfinite(value):
+            return
+        if steps_after < -LEADING_STEPS:
+            self.before += value
+            self.num_before += 1
+        elif steps_after < 0:
+            self.leading = value if self.leading is None else max(self.leading, value)
+        else:
+            self.since += value
+            self.num_since += 1
+            self.peak, self.lowest = max(self.peak, value), min(self.lowest, value)
+
+    @property
+    def signal(self) -> Signal | None:
+        """As a diagnosis wants it; None where it was not logged on both sides."""
+        if not self.num_before or not self.num_since:
+            return None
+        before, since = self.before / self.num_before, self.since / self.num_since
+        return Signal(before=before, since=since, peak=self.peak, lowest=self.lowest, leading=self.leading)
+
+
+@dataclass(slots=True)
+class Frame:
+    """The surroundings of one incident: its metric's points before and after its detection, and how every metric moved at its onset."""
+
     metric: str
+    onset: int
+    points: list[Point] = field(default_factory=list)
+    moves: dict[str, Move] = field(default_factory=dict)
     room: int = AFTER
+
+    def add(self, number: int, values: Mapping[str, float]) -> None:
+        for metric, value in values.items():
+            move = self.moves.get(metric)
+            if move is None:
+                move = self.moves[metric] = Move()
+            move.add(number - self.onset, value)
+        if self.metric in values:
+            self.points.append((number, values[self.metric]))
 
 
 @dataclass(slots=True)
@@ -93,6 +143,7 @@ class Trace:
     """By the incident's place in the list."""
     numbers: array[int] = field(default_factory=lambda: array("q"))
     """The step of each record, where the whole is kept: labels speak of steps, scores of records."""
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     tokens: Thinned = field(default_factory=Thinned)
     seen: list[str] = field(default_factory=list)
     """The metrics of the last record."""
@@ -102,6 +153,8 @@ class Trace:
     def add(self, step: Step) -> None:
         # A step of one rank is kept as it is; of many ranks, only the means.
         values = step if len(step.ranks) == 1 else _means(step, _OF_MANY)
+        if step.events:
+            self.events += [Event(word=event["event"], step=step.number, at=step.time, attrs=event["attrs"]) for event in step.events]
         self.recent.append((step.number, values))
         if step.metrics != self.seen or self.is_whole:
             self._add_series(step)
@@ -125,20 +178,20 @@ class Trace:
                 thinned.add(step.number, value)
 
     def _fill(self, step: Step) -> None:
+        values = _means(step, step.metrics if len(step.ranks) == 1 else _OF_MANY)
         for frame in self.filling:
             frame.room -= 1
-            value = step.mean(frame.metric)
-            if value is not None:
-                frame.points.append((step.number, value))
+            frame.add(step.number, values)
         self.filling = [frame for frame in self.filling if frame.room > 0]
 
     def frame(self, trouble: Trouble) -> None:
         """Keeps what surrounds a new incident."""
         trouble.onset_tokens, trouble.detected_tokens = self.tokens_at(trouble.onset_step), self.tokens_at(trouble.detected_step)
-        metric = trouble.metric or ""
-        if len(self.frames) >= MAX_FRAMES or not metric:
+        if len(self.frames) >= MAX_FRAMES:
             return
-        frame = Frame([(number, value) for number, values in self.recent if (value := _value(values, metric)) is not None], metric)
+        frame = Frame(trouble.metric or "", trouble.onset_step)
+        for number, values in self.recent:
+            frame.add(number, values if isinstance(values, dict) else _means(values, values.metrics))
         self.frames[trouble.place] = frame
         self.filling.append(frame)
 

@@ -12,6 +12,7 @@ BRINGS_ABOUT: dict[str, tuple[str, ...]] = {
     "hang": (*_SLOW, "data_stall", "straggler", "checkpoint_overdue", "eval_overdue"),
     "gpu_throttle": ("straggler", *_SLOW),
     "straggler": _SLOW,
+    "throughput_drop": ("throughput_stalls", "throughput_decline"),
     "data_stall": (*_SLOW, "step_locked_stalls"),
     "step_locked_stalls": (*_SLOW, "data_stall"),
     "memory_growth": (*_SLOW, "data_stall", "rank_lost", "disk_pressure"),

@@ -62,7 +62,7 @@ def _trouble(console: Console, trouble: Trouble, frame: Frame | None) -> None:
         )
     )
     console.print(_indented(Text(trouble.summary), 4))
-    if frame is not None and len(frame.points) > 2:
+    if frame is not None and len(frame.points) > 2 and any(isfinite(value) for _, value in frame.points):
         console.print(_indented(_spark(frame, trouble, is_ascii=not _has_blocks(console)), 4))
     lost = f"{duration(trouble.cost_seconds)} lost" if trouble.cost_seconds else ""
     told = " · ".join(part for part in (certainty(trouble), lost) if part)
