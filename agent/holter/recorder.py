@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from holter.ring import NO_WAIT, ROW_TAIL, ROW_VALUES, ROWS, ROWS_OFFSET, STRIDE, Phase, Ring, State, Word
-from holter.values import NotANumberError, is_on_device, to_float
+from holter.scalars import Cuda, Device, ScalarTap
+from holter.values import NotANumberError, is_on_device, one_element, to_float, whole
 
 if TYPE_CHECKING:
     from holter.sections import Section
@@ -26,8 +27,18 @@ _NO_ROWS = memoryview(bytearray(STRIDE))
 class Recorder:
     """Writes one rank's rows and events. `look` is called about once a second, from a step, to see that a node agent lives."""
 
-    def __init__(self, ring: Ring | None, rank: int, look: Callable[[int], None] | None = None, writer: type[Any] = RowWriter) -> None:
+    def __init__(
+        self,
+        ring: Ring | None,
+        rank: int,
+        look: Callable[[int], None] | None = None,
+        *,
+        writer: type[Any] = RowWriter,
+        device: Callable[[], Device] = Cuda,
+    ) -> None:
         self.rank = rank
+        self._device = device
+        self._tap: ScalarTap | None = None
         self._ring = ring
         self._look = look
         self._timed: list[Section] = []
@@ -50,10 +61,29 @@ class Recorder:
         if step is None:
             step = values.pop("step", None)
         number = self._number(step)
-        found = self._floats(values)
+        found, scalars = self._sorted(values)
         self._add_timed(found)
-        names = tuple(found)
-        self._write(self._ring, names, found, now, number)
+        if scalars or self._is_waiting():
+            self._queue(number, now, scalars, found)
+        else:
+            self._write(number, now, found)
+
+    def _queue(self, step: int, now: int, scalars: dict[str, Any], found: dict[str, float]) -> None:
+        """Behind the steps whose device values are still on their way: rows stay in the order of the steps."""
+        assert self._ring is not None
+        self._ring.words[Word.REACHED], self._ring.words[Word.REACHED_AT] = step, now
+        if self._tap is None:
+            self._tap = ScalarTap(self._device(), self._write)
+        self._rows.last_step = step
+        if self._rows.wait != NO_WAIT:
+            found["data_wait_seconds"], self._rows.wait = self._rows.wait / 1e9, NO_WAIT
+        if not self._tap.put(step, now, scalars, found):
+            self.drop("device_busy", len(scalars))
+            self._tap.put(step, now, {}, found)
+        self._rows.is_plain = 0 if self._tap.under_way else 1
+
+    def _is_waiting(self) -> bool:
+        return self._tap is not None and self._tap.under_way > 0
 
     def _number(self, step: Any) -> int:
         try:
@@ -63,16 +93,20 @@ class Recorder:
             step = self._rows.last_step + 1
         return max(-(2**62), min(2**62, int(step)))
 
-    def _floats(self, values: dict[str, Any]) -> dict[str, float]:
+    def _sorted(self, values: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+        """`(what can be read now, what lies on a device)`; what is no number is counted and left out."""
         found: dict[str, float] = {}
+        scalars: dict[str, Any] = {}
         for name, value in values.items():
             try:
-                if is_on_device(value):
-                    raise NotANumberError("on a device")
-                found[name[:_MAX_NAME]] = to_float(value)
+                local = whole(value)
+                if is_on_device(local):
+                    scalars[name[:_MAX_NAME]] = one_element(local)
+                else:
+                    found[name[:_MAX_NAME]] = to_float(local)
             except NotANumberError:
                 self.drop("value_not_a_number")
-        return found
+        return found, scalars
 
     def _add_timed(self, found: dict[str, float]) -> None:
         own = 0
@@ -85,9 +119,12 @@ class Recorder:
         self._timed.clear()
         self._rows.is_plain = 1
 
-    def _write(self, ring: Ring, names: tuple[str, ...], found: dict[str, float], now: int, step: int) -> None:
+    def _write(self, step: int, now: int, found: dict[str, float]) -> None:
         """As many rows as the values need, most often one."""
-        values = list(found.values())
+        ring = self._ring
+        if ring is None:
+            return
+        names, values = tuple(found), list(found.values())
         for first in range(0, max(1, len(names)), ROW_VALUES):
             part = names[first : first + ROW_VALUES]
             schema = ring.schema(part)
@@ -100,7 +137,7 @@ class Recorder:
             packer = self._packer(len(part))
             at = ROWS_OFFSET + (ticket % ROWS + 1) * STRIDE - packer.size
             packer.pack_into(ring.buffer, at, *values[first : first + ROW_VALUES], now, step, self._rows.wait, schema, ticket + 1)
-            self._rows.last_step = step
+            self._rows.last_step = max(step, self._rows.last_step) if self._is_waiting() else step
             self._rows.wait = NO_WAIT
 
     def _packer(self, count: int) -> struct.Struct:
@@ -169,8 +206,21 @@ class Recorder:
     def advice(self) -> tuple[int, dict[str, Any]]:
         return self._ring.advice() if self._ring is not None else (0, {})
 
+    def _complete(self) -> None:
+        """Give the device a tenth of a second to deliver the last steps; what it has not is told as missing, not as zero."""
+        if self._tap is None:
+            return
+        until = time.monotonic() + 0.1
+        while self._tap.under_way and time.monotonic() < until:
+            self._tap.poll()
+            time.sleep(0.001)
+        for pending in self._tap.take_incomplete():
+            self.drop("device_busy", len(pending.names))
+            self._write(pending.step, pending.time_ns, pending.known)
+
     def close(self, state: State) -> None:
         """Say how it ended and write no more."""
+        self._complete()
         if self._ring is not None:
             self._ring.words[Word.STATE] = state
             if self._look is not None:

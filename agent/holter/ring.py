@@ -71,6 +71,8 @@ class Word(IntEnum):
     STACKS_WANTED = 14  # a
     CLOCK = 15  # r: monotonic ns when the ring was made
     DROPPED = 16  # r: one word a reason, in the order of DROP_REASONS
+    REACHED = 40  # r: the newest step whose device values are still on their way
+    REACHED_AT = 41  # r: monotonic ns
 
 
 DROP_REASONS: Final = ("too_many_names", "value_not_a_number", "events_full", "event_too_large", "device_busy", "internal_error")

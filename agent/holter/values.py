@@ -26,10 +26,6 @@ def to_float(value: Any) -> float:
             return float("inf") if value > 0 else float("-inf")
     if isinstance(value, str | bytes | bytearray) or not hasattr(type(value), "__float__"):
         raise NotANumberError(type(value).__name__)
-    if hasattr(value, "to_local"):
-        value = _local(value)
-    if is_on_device(value):
-        raise NotANumberError("on a device")
     try:
         return float(value.detach()) if hasattr(value, "detach") else float(value)
     except Exception as error:
@@ -37,8 +33,17 @@ def to_float(value: Any) -> float:
         raise NotANumberError(type(value).__name__) from error
 
 
-def _local(value: Any) -> Any:
-    """This rank's part of a DTensor, only where it is the whole: `full_tensor()` is a collective that one rank alone must never start."""
+def whole(value: Any) -> Any:
+    """`value`, or this rank's part of a DTensor where it is the whole: `full_tensor()` is a collective that one rank must never start."""
+    if not hasattr(value, "to_local"):
+        return value
     if any(not placement.is_replicate() for placement in getattr(value, "placements", ())):
         raise NotANumberError("a partial or sharded DTensor")
     return value.to_local()
+
+
+def one_element(value: Any) -> Any:
+    """A device tensor of one element, known by its shape alone. Raises `NotANumberError`."""
+    if value.numel() != 1:
+        raise NotANumberError(f"a tensor of {value.numel()} elements")
+    return value

@@ -13,6 +13,7 @@ from holter.ring import Ring
 from holter.row_writer import RowWriter as InPython
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ring_rows import logged
 
 try:
     from holter._hot import RowWriter as InC
@@ -34,17 +35,6 @@ def recorder(request, tmp_path):
 @pytest.fixture
 def reader(recorder):
     return RingReader(recorder._ring.path)
-
-
-def logged(reader):
-    """`[(step, {name: value})]` of all rows that can be taken."""
-    rows = reader.take_rows()
-    found = []
-    for index in range(len(rows)):
-        names = reader.schema(int(rows.schema[index]))
-        values = rows.values(np.array([index]), len(names))[0]
-        found.append((int(rows.step[index]), dict(zip(names, values.tolist(), strict=True))))
-    return found
 
 
 def test_rows_come_back_as_they_were_logged(recorder, reader):

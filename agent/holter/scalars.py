@@ -1,0 +1,128 @@
+"""Scalars that live on a GPU: copied in stream order, picked up at a later step, never waited for.
+
+On the current stream the device scalars of a step are packed into one row, copied into pinned memory without blocking, and an event is
+recorded. The value captured is the one at this point of the stream: what is queued later (an in-place operation, the next replay of a CUDA
+graph) cannot change it. At later steps `query` asks whether a copy is done, oldest first; a row that is done completes its step. When all
+rows are under way the sample is dropped and counted. While a graph is being captured nothing is touched: an event or a copy would become
+part of the graph.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+DEPTH = 64
+"""Steps that may be under way at once; an eager loop runs a few steps ahead of its device."""
+WIDTH = 64
+
+
+class Device(Protocol):
+    """What the tap needs of an accelerator; torch's CUDA here, a fake in the tests."""
+
+    def is_capturing(self) -> bool: ...
+
+    def rows(self, depth: int, width: int) -> Any:
+        """Pinned host memory, (depth, width) float32."""
+
+    def event(self) -> Any:
+        """With `record()` and `query() -> bool`."""
+
+    def copy(self, row: Any, scalars: list[Any]) -> None:
+        """Enqueue the scalars' copy into `row` on the current stream; must not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One step whose device values are on their way."""
+
+    row: int
+    step: int
+    time_ns: int
+    names: tuple[str, ...]
+    known: dict[str, float]
+    """The step's values that were not on the device."""
+
+
+class ScalarTap:
+    """`put` takes a step with device scalars, `poll` gives the steps that are complete to `sink(step, time_ns, values)`."""
+
+    def __init__(self, device: Device, sink: Callable[[int, int, dict[str, float]], None]) -> None:
+        self._device, self._sink = device, sink
+        self._pending: deque[Pending] = deque()
+        self._rows: Any = None
+        self._events: list[Any] = []
+        self._free: list[int] = []
+
+    def put(self, step: int, time_ns: int, scalars: dict[str, Any], known: dict[str, float]) -> bool:
+        """False when the device values could not be taken: too many steps under way, or a graph is being captured."""
+        if scalars and self._device.is_capturing():
+            return False
+        if self._rows is None:
+            # The one call that may wait for the device, at the first step: pinned memory must come from somewhere.
+            self._rows = self._device.rows(DEPTH, WIDTH)
+            self._events = [self._device.event() for _ in range(DEPTH)]
+            self._free = list(range(DEPTH - 1, -1, -1))
+        self.poll()
+        if not scalars:
+            # Only waits for those before it.
+            if self._pending:
+                self._pending.append(Pending(-1, step, time_ns, (), known))
+            else:
+                self._sink(step, time_ns, known)
+            return True
+        if not self._free or len(scalars) > WIDTH:
+            return False
+        row = self._free.pop()
+        self._device.copy(self._rows[row], list(scalars.values()))
+        self._events[row].record()
+        self._pending.append(Pending(row, step, time_ns, tuple(scalars), known))
+        return True
+
+    def poll(self) -> None:
+        """Give out what is complete, oldest first; one query for each step that is, and one for the first that is not."""
+        while self._pending and self._is_done(self._pending[0]):
+            done = self._pending.popleft()
+            values = self._rows[done.row].tolist() if done.names else []
+            if done.names:
+                self._free.append(done.row)
+            self._sink(done.step, done.time_ns, {**done.known, **dict(zip(done.names, values, strict=False))})
+
+    def _is_done(self, pending: Pending) -> bool:
+        return not pending.names or (not self._device.is_capturing() and bool(self._events[pending.row].query()))
+
+    def take_incomplete(self) -> list[Pending]:
+        """The steps still under way, given up."""
+        given_up = list(self._pending)
+        self._pending.clear()
+        return given_up
+
+    @property
+    def under_way(self) -> int:
+        return len(self._pending)
+
+
+class Cuda:
+    """torch's CUDA (or ROCm, which torch calls cuda)."""
+
+    def __init__(self) -> None:
+        self._torch: Any = sys.modules["torch"]
+
+    def is_capturing(self) -> bool:
+        return bool(self._torch.cuda.is_current_stream_capturing())
+
+    def rows(self, depth: int, width: int) -> Any:
+        return self._torch.empty((depth, width), dtype=self._torch.float32, pin_memory=True)
+
+    def event(self) -> Any:
+        return self._torch.cuda.Event(enable_timing=False, blocking=False)
+
+    def copy(self, row: Any, scalars: list[Any]) -> None:
+        torch = self._torch
+        with torch.no_grad(), torch.cuda.device(scalars[0].device):
+            # A fresh tensor on the current stream: the allocator frees it in stream order, so no `record_stream` is needed.
+            packed = torch.stack([scalar.detach().reshape(()).to(torch.float32) for scalar in scalars])
+            row[: len(scalars)].copy_(packed, non_blocking=True)

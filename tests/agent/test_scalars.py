@@ -1,0 +1,178 @@
+"""Device scalars without a synchronisation: a device of our own plays the stream, its events complete when the test says so."""
+
+import math
+import time
+
+import pytest
+from holter.node.reader import RingReader
+from holter.recorder import Recorder
+from holter.ring import Ring, State
+from holter.scalars import DEPTH
+from ring_rows import logged
+
+torch = pytest.importorskip("torch")
+
+
+class Scalar:
+    """A tensor on the fake device: its value may change later, as an in-place operation would; reading it at once is a sync."""
+
+    is_cuda = True
+
+    def __init__(self, value, elements=1):
+        self.value, self.elements = value, elements
+
+    def numel(self):
+        return self.elements
+
+    def __float__(self):
+        raise AssertionError("a synchronisation")
+
+    item = tolist = cpu = __float__
+
+
+class FakeEvent:
+    def __init__(self, device):
+        self.device, self.at = device, None
+
+    def record(self):
+        self.at = len(self.device.queue)
+
+    def query(self):
+        return self.device.done >= self.at
+
+
+class FakeDevice:
+    """Runs its queue only when `run` is called: everything before that is asynchronous."""
+
+    def __init__(self):
+        self.queue, self.done, self.capturing = [], 0, False
+
+    def is_capturing(self):
+        return self.capturing
+
+    def rows(self, depth, width):
+        return torch.full((depth, width), math.nan)
+
+    def event(self):
+        return FakeEvent(self)
+
+    def copy(self, row, scalars):
+        values = [scalar.value for scalar in scalars]  # the values at this point of the stream
+        self.queue.append(lambda: row[: len(values)].copy_(torch.tensor(values)))
+
+    def run(self, operations=None):
+        until = len(self.queue) if operations is None else min(len(self.queue), self.done + operations)
+        for operation in self.queue[self.done : until]:
+            operation()
+        self.done = until
+
+
+@pytest.fixture
+def device():
+    return FakeDevice()
+
+
+@pytest.fixture
+def recorder(tmp_path, device):
+    return Recorder(Ring.create(tmp_path, "r", {}, (1, 1), time.monotonic_ns()), 0, device=lambda: device)
+
+
+@pytest.fixture
+def reader(recorder):
+    return RingReader(recorder._ring.path)
+
+
+def test_a_step_is_completed_when_the_device_has_come_to_it(recorder, reader, device):
+    recorder.step(0, loss=Scalar(1.5), lr=0.1)
+    assert logged(reader) == []
+    device.run()
+    recorder.step(1, loss=Scalar(2.5), lr=0.1)
+    assert logged(reader) == [(0, {"lr": 0.1, "loss": 1.5})]
+
+
+def test_a_value_changed_in_place_afterwards_is_the_one_that_was_logged(recorder, reader, device):
+    loss = Scalar(1.0)
+    recorder.step(0, loss=loss)
+    loss.value = 99.0
+    device.run()
+    recorder.step(1, loss=loss)
+    assert logged(reader)[0] == (0, {"loss": 1.0})
+
+
+def test_steps_stay_in_order_when_only_some_lie_on_the_device(recorder, reader, device):
+    recorder.step(0, loss=Scalar(1.0))
+    recorder.step(1, lr=0.5)
+    recorder.step(2, loss=Scalar(3.0))
+    device.run()
+    recorder.step(3, lr=0.25)
+    assert [step for step, _ in logged(reader)] == [0, 1, 2, 3]
+
+
+def test_a_device_that_lags_costs_samples_and_never_time(recorder, reader, device):
+    for step in range(DEPTH + 5):
+        recorder.step(step, loss=Scalar(float(step)), lr=1.0)
+    assert reader.take_drops() == {"device_busy": 5}
+    device.run()
+    recorder.step(DEPTH + 5, lr=1.0)
+    rows = logged(reader)
+    assert [step for step, _ in rows] == list(range(DEPTH + 6))
+    assert rows[DEPTH] == (DEPTH, {"lr": 1.0})
+
+
+def test_nothing_is_touched_while_a_graph_is_captured(recorder, reader, device):
+    device.capturing = True
+    recorder.step(0, loss=Scalar(1.0), lr=1.0)
+    assert device.queue == [] and logged(reader) == [(0, {"lr": 1.0})]
+
+
+def test_after_the_device_steps_plain_steps_are_quick_again(recorder, reader, device):
+    recorder.step(0, loss=Scalar(1.0))
+    device.run()
+    recorder.step(1, loss=2.0)
+    recorder.step(2, loss=3.0)
+    assert recorder._rows.is_plain == 1
+    assert [step for step, _ in logged(reader)] == [0, 1, 2]
+
+
+def test_at_the_end_what_did_not_come_is_missing_and_not_zero(recorder, reader):
+    recorder.step(7, loss=Scalar(1.0), lr=0.5)
+    recorder.close(State.FINISHED)
+    assert logged(reader) == [(7, {"lr": 0.5})]
+    assert reader.take_drops() == {"device_busy": 1}
+
+
+def test_a_device_tensor_of_several_elements_is_no_number(recorder, reader):
+    recorder.step(0, loss=Scalar(1.0, elements=3), lr=1.0)
+    assert logged(reader) == [(0, {"lr": 1.0})]
+    assert reader.take_drops() == {"value_not_a_number": 1}
+
+
+@pytest.mark.parametrize("value", [torch.tensor(1.5), torch.tensor([1.5]), torch.tensor(1.5, dtype=torch.bfloat16)])
+def test_a_cpu_tensor_is_read_at_once(recorder, reader, value):
+    recorder.step(0, loss=value.requires_grad_())
+    assert logged(reader) == [(0, {"loss": 1.5})]
+
+
+def test_a_sharded_tensor_is_left_out_and_no_collective_started(recorder, reader):
+    class Placement:
+        def is_replicate(self):
+            return False
+
+    class Sharded:
+        placements = (Placement(),)
+
+        def to_local(self):
+            raise AssertionError("must not be asked")
+
+        full_tensor = to_local
+
+    recorder.step(0, loss=Sharded(), lr=1.0)
+    assert logged(reader) == [(0, {"lr": 1.0})]
+
+
+def test_the_wait_for_data_stays_with_its_step(recorder, reader, device):
+    recorder.waited(2_000_000_000)
+    recorder.step(0, loss=Scalar(1.0))
+    device.run()
+    recorder.step(1, loss=Scalar(2.0))
+    assert logged(reader) == [(0, {"loss": 1.0, "data_wait_seconds": 2.0})]
