@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from holter import __version__
-from holter.frame import Event, Frame, encode
+from holter.frame import NO_STEP, NODE_RANK, Event, Frame, encode
 from holter.node.harvest import Columns, Pace
 from holter.node.process import ending_of, is_alive
 from holter.node.reader import RingError, RingReader
+from holter.node.sampling import Sampling
 from holter.node.shipper import Destination, Shipper
 from holter.node.spool import Class, Spool
 from holter.ring import State, Word
+from holter.samplers import NODE, Place, Sample, samplers
 from holter.settings import Settings, private_folder
 
 _log = logging.getLogger("holter.node")
@@ -57,6 +59,7 @@ class WatchedRun:
     seq: int = 0
     columns: Columns = field(default_factory=Columns)
     events: list[Event] = field(default_factory=list)
+    samples: Columns = field(default_factory=Columns)
     dropped: dict[str, int] = field(default_factory=dict)
     flushed_at: float = 0.0
 
@@ -81,6 +84,7 @@ class NodeAgent:
         self.is_stopping = False
         self._idle_since = time.monotonic()
         self._synced_at = 0.0
+        self._sampling = Sampling(samplers(), rings, self._take_sample, self._tell_off)
         self._shipper = Shipper(settings, self._spools / "quarantine", self._advise)
 
     def _spool_root(self) -> Path:
@@ -122,6 +126,7 @@ class NodeAgent:
             self._drop_shipped_leftovers()
         if any(run.ranks for run in self._runs.values()):
             self._idle_since = now
+            self._sampling.look([place for run in self._runs.values() for place in map(_place, run.ranks)])
 
     def _find_rings(self) -> None:
         for path in self._rings.glob("*.ring"):
@@ -209,26 +214,47 @@ class NodeAgent:
         ring.path.unlink(missing_ok=True)
         ring.close()
 
+    # -- samples ---------------------------------------------------------------------------------------------------------------
+
+    def _take_sample(self, sample: Sample) -> None:
+        owners = {rank.ring.process[0]: (run, rank) for run in self._runs.values() for rank in run.ranks}
+        for pid, values in sample.values.items():
+            if pid == NODE:
+                for run in self._runs.values():
+                    run.samples.add_sample(NODE_RANK, NO_STEP, values)
+            elif pid in owners:
+                run, rank = owners[pid]
+                run.samples.add_sample(rank.ring.rank, NO_STEP if rank.pace.step is None else rank.pace.step, values)
+        for word, pid, attrs in sample.events:
+            for run in [owners[pid][0]] if pid in owners else self._runs.values():
+                run.say(word, owners[pid][1].ring.rank if pid in owners else None, **attrs)
+
+    def _tell_off(self, sampler: str, reason: str) -> None:
+        for run in self._runs.values():
+            run.say("sampler_off", None, sampler=sampler, reason=reason)
+
     # -- frames ----------------------------------------------------------------------------------------------------------------
 
     def _is_due(self, run: WatchedRun) -> bool:
         age = time.monotonic() - run.flushed_at
         if run.events or run.columns.is_urgent:
             return True
-        if run.columns.rows:
+        if run.columns.rows or run.samples.rows:
             return age >= FLUSH_SECONDS or run.columns.rows * 8 * (len(run.columns.pieces) + 3) >= FLUSH_BYTES
         return age >= HEARTBEAT_SECONDS and bool(run.ranks)
 
     def _flush(self, run: WatchedRun) -> None:
         """Spool what was read, then tell the rings that it is safe."""
         run.count(run.destination.spool.take_dropped())
-        events, columns = run.events, run.columns
-        run.events, run.columns = [], Columns()
+        events, columns, samples = run.events, run.columns, run.samples
+        run.events, run.columns, run.samples = [], Columns(), Columns()
         note = json.dumps({rank.ring.path.name: rank.ring.position for rank in run.ranks}).encode()
         # Rows first: an end that arrives before the last steps would close the book on them.
         if columns.rows:
             self._spool(run, Class.POINTS, columns, [], b"" if events else note)
-        if events or not columns.rows:
+        if samples.rows:
+            self._spool(run, Class.SAMPLES, samples, [], b"")
+        if events or not (columns.rows or samples.rows):
             self._spool(run, Class.EVENTS, Columns(), events, note)
         for rank in run.ranks:
             rank.ring.settle()
@@ -299,6 +325,11 @@ class NodeAgent:
             else:
                 destination.spool.close()
         _log.info("ended, pid %d", os.getpid())
+
+
+def _place(rank: WatchedRank) -> Place:
+    meta = rank.ring.meta
+    return Place(pid=rank.ring.process[0], local_rank=int(meta.get("local_rank", 0)), visible_gpus=meta.get("visible_gpus"))
 
 
 def _flops_ratio(meta: dict[str, Any]) -> float | None:

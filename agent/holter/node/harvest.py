@@ -72,6 +72,16 @@ class Columns:
         self._derive(rows, tokens, pace)
         self.rows += count
 
+    def add_sample(self, rank: int, step: int, values: dict[str, float]) -> None:
+        """Append one row of a sampler."""
+        self.ranks.append(np.array([rank], np.int32))
+        self.steps.append(np.array([step], np.int64))
+        self.times.append(np.array([time.time_ns()], np.int64))
+        here = np.zeros(1, np.intp)
+        for name, value in values.items():
+            self._put(name, here, np.array([float(value)]))
+        self.rows += 1
+
     def _derive(self, rows: Rows, tokens: Floats, pace: Pace) -> None:
         step_seconds, at_first = pace.step_times(rows)
         self._put_known("step_time_seconds", at_first)
