@@ -40,9 +40,11 @@ def launch(settings: Settings, rings: Path) -> bool:
 
 def _spawn(settings: Settings, rings: Path, lock: int) -> None:
     read, write = os.pipe()
+    # Our own process, held open for the agent: what ends before the agent's first look is told as well as what ends later.
+    own = _pidfd()
     try:
         # Through a pipe: a token in an argument list or an environment is readable by others.
-        words = {"settings": settings.as_dict(), "rings": str(rings), "lock": lock, "path": _paths()}
+        words = {"settings": settings.as_dict(), "rings": str(rings), "lock": lock, "path": _paths(), "processes": {os.getpid(): own}}
         os.write(write, json.dumps(words).encode())
         os.close(write)
         write = -1
@@ -56,7 +58,7 @@ def _spawn(settings: Settings, rings: Path, lock: int) -> None:
                 stdout=log,
                 stderr=log,
                 close_fds=True,
-                pass_fds=(lock, read),
+                pass_fds=(lock, read, *([own] if own is not None else [])),
                 start_new_session=True,
                 cwd="/",
                 env=_environment(),
@@ -69,6 +71,15 @@ def _spawn(settings: Settings, rings: Path, lock: int) -> None:
         os.close(read)
         if write >= 0:
             os.close(write)
+        if own is not None:
+            os.close(own)
+
+
+def _pidfd() -> int | None:
+    try:
+        return os.pidfd_open(os.getpid())
+    except (OSError, AttributeError):
+        return None
 
 
 def _environment() -> dict[str, str]:

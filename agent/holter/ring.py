@@ -68,7 +68,6 @@ class Word(IntEnum):
     PHASE_SINCE = 11  # r: monotonic ns
     ADVICE_VERSION = 12  # a: even = whole
     ADVICE_BYTES = 13  # a
-    STACKS_WANTED = 14  # a
     CLOCK = 15  # r: monotonic ns when the ring was made
     DROPPED = 16  # r: one word a reason, in the order of DROP_REASONS
     REACHED = 40  # r: the newest step whose device values are still on their way

@@ -97,12 +97,14 @@ class Run:
         """Declare a checkpoint. As a context manager around the saving it also tells how long it took, and that a pause is expected."""
         attrs = {"path": str(path)} if path is not None else {}
         self.event("checkpoint", step=step, **attrs, **({"seconds": seconds} if seconds is not None else {}))
+        self._recorder.enter(Phase.CHECKPOINT)
         return Pause(self, Phase.CHECKPOINT, "checkpoint", {"step": step, **attrs})
 
     def evaluation(self, step: int | None = None, metrics: Mapping[str, object] | None = None) -> AbstractContextManager[object]:
         """Declare an evaluation and its results. As a context manager around the evaluation it also tells that a pause is expected."""
         attrs = {"metrics": dict(metrics)} if metrics else {}
         self.event("eval", step=step, **attrs)
+        self._recorder.enter(Phase.EVALUATION)
         return Pause(self, Phase.EVALUATION, "eval", {"step": step, **attrs})
 
     @_harmless

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -54,6 +56,7 @@ def init(
         who = identify(words, mesh)
         about = {"config": dict(config or {}), "flops_per_token": flops_per_token, "peak_flops": peak_flops, "reference": reference}
         ring, folder = _make_ring(settings, _meta(settings, who, about, words), who)
+        _allow_stacks(ring, words)
         watch = AgentWatch(settings, folder, ring)
         watch.start()
         return Run(Recorder(ring, who.rank, watch.look), (who.mesh, who.mesh_sizes))
@@ -78,9 +81,30 @@ def _meta(settings: Settings, who: Identity, about: dict[str, Any], environment:
         "mesh": dict(who.mesh),
         "mesh_sizes": dict(who.mesh_sizes),
         "visible_gpus": environment.get("CUDA_VISIBLE_DEVICES"),
+        "stack_signal": environment.get("HOLTER_STACK_SIGNAL"),
+        "flight_recorder_pipe": _flight_recorder_pipe(who, environment),
         "versions": _versions(),
         **about,
     }
+
+
+def _flight_recorder_pipe(who: Identity, environment: Mapping[str, str]) -> str | None:
+    stem = environment.get("TORCH_NCCL_DEBUG_INFO_PIPE_FILE")
+    return f"{stem}{who.rank}.pipe" if stem else None
+
+
+def _allow_stacks(ring: Ring, environment: Mapping[str, str]) -> None:
+    """Only where the operator named a signal: this package installs no signal handler of its own accord."""
+    number = getattr(signal, environment.get("HOLTER_STACK_SIGNAL", ""), None)
+    if isinstance(number, signal.Signals):
+        file = ring.path.with_suffix(".stacks").open("w", encoding="utf-8")
+        # Not chained: the default action of these signals is to end the process.
+        faulthandler.register(number, file=file, all_threads=False, chain=False)
+        _stack_files.append(file)
+
+
+_stack_files: list[object] = []
+"""Kept open: `faulthandler` holds the descriptor, not the file."""
 
 
 def _versions() -> dict[str, str]:

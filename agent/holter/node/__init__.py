@@ -16,16 +16,18 @@ from holter.settings import Settings
 
 def start(words: dict[str, Any]) -> None:
     """The life of an agent that a rank started; `words` came through a pipe (see `holter.launch`)."""
-    serve(Settings(**words["settings"]), Path(words["rings"]), int(words["lock"]), is_service=False)
+    processes = {int(pid): descriptor for pid, descriptor in words["processes"].items() if descriptor is not None}
+    serve(Settings(**words["settings"]), Path(words["rings"]), int(words["lock"]), processes)
 
 
-def serve(settings: Settings, rings: Path, lock: int, *, is_service: bool) -> None:
-    """Run one agent that holds `lock`, and again for as long as a ring appeared at the moment in which it let go."""
+def serve(settings: Settings, rings: Path, lock: int, processes: dict[int, int] | None = None, *, is_service: bool = False) -> None:
+    """Run one agent that holds `lock`, and again for as long as a ring appeared at the moment in which it let go. `processes` maps
+    process ids to descriptors of theirs that were handed over."""
     from holter.node.agent import NodeAgent
 
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     while True:
-        agent = NodeAgent(settings, rings, is_service=is_service)
+        agent = NodeAgent(settings, rings, processes or {}, is_service=is_service)
         agent.run()
         fcntl.flock(lock, fcntl.LOCK_UN)
         if agent.is_stopping:

@@ -18,11 +18,13 @@ import numpy as np
 from holter import __version__
 from holter.frame import NO_STEP, NODE_RANK, Event, Frame, encode
 from holter.node.harvest import Columns, Pace
-from holter.node.process import ending_of, is_alive
+from holter.node.process import ProcessWatch, ending_of
+from holter.node.progress import Progress
 from holter.node.reader import RingError, RingReader
 from holter.node.sampling import Sampling
 from holter.node.shipper import Destination, Shipper
 from holter.node.spool import Class, Spool
+from holter.node.stacks import ask_flight_recorder, signal_number, stacks_of
 from holter.ring import State, Word
 from holter.samplers import NODE, Place, Sample, samplers
 from holter.settings import Settings, private_folder
@@ -43,7 +45,8 @@ class WatchedRank:
 
     ring: RingReader
     pace: Pace
-    has_told_end: bool = False
+    process: ProcessWatch
+    progress: Progress = field(default_factory=Progress)
 
 
 @dataclass
@@ -75,7 +78,8 @@ class WatchedRun:
 class NodeAgent:
     """Reads every ring in `rings` until the last rank ended and the spool is shipped, or for ever as a service."""
 
-    def __init__(self, settings: Settings, rings: Path, *, is_service: bool = False) -> None:
+    def __init__(self, settings: Settings, rings: Path, processes: dict[int, int] | None = None, *, is_service: bool = False) -> None:
+        self._processes = processes or {}
         self._settings, self._rings, self._is_service = settings, rings, is_service
         self._spools = self._spool_root()
         self._runs: dict[tuple[str, str, str], WatchedRun] = {}
@@ -123,6 +127,7 @@ class NodeAgent:
             self._synced_at = now
             for run in self._runs.values():
                 run.destination.spool.sync()
+                self._watch_progress(run)
             self._drop_shipped_leftovers()
         if any(run.ranks for run in self._runs.values()):
             self._idle_since = now
@@ -143,7 +148,9 @@ class NodeAgent:
     def _adopt(self, ring: RingReader) -> None:
         run = self._run_of(ring.meta)
         self._recover_tails(run, ring)
-        rank = WatchedRank(ring, Pace(flops_ratio=_flops_ratio(ring.meta)))
+        rank = WatchedRank(
+            ring, Pace(flops_ratio=_flops_ratio(ring.meta)), ProcessWatch(*ring.process, self._processes.pop(ring.process[0], None))
+        )
         run.ranks.append(rank)
         self._known[ring.path] = rank
         is_new = ring.position == (0, 0)
@@ -194,8 +201,9 @@ class NodeAgent:
         ring = rank.ring
         ring.beat()
         # Looked at before reading: what a dead rank wrote is all there when it is read afterwards.
-        is_over = ring.words[Word.STATE] != State.RUNNING or not is_alive(*ring.process)
+        is_over = ring.words[Word.STATE] in (State.FINISHED, State.FAILED) or not rank.process.is_alive
         rows, events = ring.take_rows(), ring.take_events()
+        rank.progress.learn(rows, ring.words[Word.PHASE_SINCE])
         run.columns.add(ring, rows, rank.pace)
         run.events.extend(events)
         run.count(ring.take_drops())
@@ -205,14 +213,42 @@ class NodeAgent:
     def _part(self, run: WatchedRun, rank: WatchedRank) -> None:
         """A rank has ended and all it wrote is spooled: say how it ended, and take its ring away."""
         ring = rank.ring
-        word, attrs = ending_of(ring)
-        if word is not None:
-            run.say(word, ring.rank, rank.pace.step, **attrs)
+        evidence = rank.process.memory_evidence() if ring.words[Word.STATE] == State.RUNNING else ""
+        ending = ending_of(ring.words[Word.STATE], rank.process.wait_status(), evidence)
+        if ending.word is not None:
+            run.say(ending.word, ring.rank, rank.pace.step, **ending.attrs, last_step=rank.pace.step)
+        rank.process.close()
         self._flush(run)
         run.ranks.remove(rank)
         del self._known[ring.path]
         ring.path.unlink(missing_ok=True)
+        ring.path.with_suffix(".stacks").unlink(missing_ok=True)
         ring.close()
+
+    def _watch_progress(self, run: WatchedRun) -> None:
+        """Hangs and their ends. The stacks of all ranks of the node go with the first rank that hangs, grouped."""
+        now = time.monotonic_ns()
+        stacks: list[dict[str, object]] | None = None
+        for rank in run.ranks:
+            told = rank.progress.look(rank.ring, now)
+            if told is None:
+                continue
+            word, seconds = told
+            attrs: dict[str, Any] = {"seconds": round(seconds, 1), "phase": rank.progress.phase_name()}
+            if word == "rank_hung":
+                attrs["stacks"] = [] if stacks is not None else self._stacks(run)
+                stacks = attrs["stacks"] if stacks is None else stacks
+                pipe = rank.ring.meta.get("flight_recorder_pipe")
+                attrs["flight_recorder_asked"] = bool(pipe) and ask_flight_recorder(str(pipe))
+            run.say(word, rank.ring.rank, rank.pace.step, **attrs)
+
+    def _stacks(self, run: WatchedRun) -> list[dict[str, object]]:
+        dumps = {}
+        for rank in run.ranks:
+            number = signal_number(str(rank.ring.meta.get("stack_signal") or ""))
+            if number is not None:
+                dumps[rank.ring.rank] = (number, rank.ring.path.with_suffix(".stacks"))
+        return stacks_of({rank.ring.rank: rank.process.pid for rank in run.ranks}, dumps)
 
     # -- samples ---------------------------------------------------------------------------------------------------------------
 
