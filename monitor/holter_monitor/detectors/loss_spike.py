@@ -45,7 +45,7 @@ class LossSpike:
     one and its wake: a spike of the optimisation takes some steps to come back, a hard batch leaves the next step untouched;
     a fading mean over 4 or 16 steps that stands out among such means.
     When isolated single steps have become a habit of the run (a loss of one micro-batch), a further one warns only with a wake, a gradient
-    jump or an unusual height. `critical`: still up after `patience_steps` without falling.
+    jump or an unusual height. `critical`: still up after `patience_steps` without falling, or climbing on before it has come back.
     Sources: OLMo-core's 6 sigma over 128, practitioners' robust z of log(loss) and co-spike rule; wake and habit are ours.
     """
 
@@ -83,6 +83,8 @@ class LossSpike:
     current: Rise | None = field(init=False, default=None)
     habit: deque[tuple[int, float]] = field(init=False, default_factory=lambda: deque(maxlen=8))
     """When isolated steps stood up, and how high."""
+    said: deque[int] = field(init=False, default_factory=lambda: deque(maxlen=8))
+    """Onsets of the spikes said last: a rewind goes before the first of a series."""
 
     def observe(self, step: Step) -> Finding | None:
         height = log_or_none(step.mean("loss"))
@@ -169,8 +171,11 @@ class LossSpike:
 
     def _follow(self, rise: Rise, step: Step, height: float) -> Finding | None:
         if self._rises_again(rise, height):
-            self.current = None
-            return self._begin(step, step.number, [height], is_plain=False)
+            if height <= rise.peak:
+                return self._begin(step, step.number, [height], is_plain=False)
+            if rise.severity < Severity.CRITICAL:  # it climbs on before it has come back
+                rise.peak = height
+                return self._say(rise, step, Severity.CRITICAL, "diverging")
         rise.steps += 1
         rise.recent.append(height)
         deviations = (height - rise.level) / rise.scale
@@ -196,7 +201,7 @@ class LossSpike:
 
     @staticmethod
     def _rises_again(rise: Rise, height: float) -> bool:
-        """A second spike in the wake of the first."""
+        """A second spike before the first has come back."""
         if rise.steps < 6:
             return False
         latest = max(list(rise.recent)[-3:])
@@ -212,6 +217,8 @@ class LossSpike:
         return self._say(rise, step, rise.severity, "isolated" if rise.last_up <= 2 else "recovered", is_over=True)
 
     def _say(self, rise: Rise, step: Step, severity: Severity, shape: str, *, is_over: bool = False) -> Finding:
+        if not rise.said:
+            self.said.append(rise.onset)
         rise.said, rise.severity = True, severity
         peak, level = exp(min(700.0, rise.peak)), exp(rise.level)
         score = (rise.peak - rise.level) / rise.scale
@@ -230,6 +237,9 @@ class LossSpike:
                 "level": level,
                 "deviations": score,
                 "steps_up": rise.last_up,
+                "rewind_to": min([rise.onset, *(at for at in self.said if at > rise.onset - 2 * self.patience_steps)]) - 1,
+                "skip": [rise.onset, step.number],
+                "precursors": [at for at in self.said if at < rise.onset],
                 "window": [rise.onset - 50, step.number],
             },
         )
