@@ -10,7 +10,6 @@ import msgspec
 from holter.errors import FrameError
 from holter.frame import CONTENT_TYPE, Frame, decode
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from holter_monitor.api import bodies, problems
@@ -18,6 +17,7 @@ from holter_monitor.api.parts import ANYBODY, Caller, Parts
 from holter_monitor.errors import Problem, Unavailable
 from holter_monitor.store.ports import Outcome
 
+KIND = CONTENT_TYPE.encode()
 INLINE_BYTES = 256 << 10
 
 
@@ -30,18 +30,24 @@ class Frames:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         meters = self._parts.meters
         try:
-            response = await self._take(scope, receive)
+            acknowledgement = await self._take(scope, receive)
         except ClientDisconnect:
             return
         except (Problem, FrameError, Unavailable) as error:
             problem = problems.of(error)
             meters.frames.labels("refused" if problem.status in (429, 503, 507) else "rejected").inc()
-            response = problems.respond(problem)
-        await response(scope, receive, send)
+            await problems.respond(problem)(scope, receive, send)
+            return
+        length = str(len(acknowledgement)).encode()
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json"), (b"content-length", length)]}
+        )
+        await send({"type": "http.response.body", "body": acknowledgement})
 
-    async def _take(self, scope: Scope, receive: Receive) -> Response:
+    async def _take(self, scope: Scope, receive: Receive) -> bytes:
+        """The acknowledgement, once the frame is durable."""
         kind = bodies.header(scope, b"content-type") or b""
-        if kind.split(b";")[0].strip() != CONTENT_TYPE.encode():
+        if kind != KIND and kind.split(b";")[0].strip() != KIND:
             raise Problem(415, "Not a frame", field="Content-Type", value=kind.decode("latin-1"), remedy=f"send {CONTENT_TYPE}")
         body = await bodies.read(scope, receive, self._parts.settings.limits)
         started = time.perf_counter()
@@ -57,7 +63,7 @@ class Frames:
                 value=f"{frame.node}/{frame.boot}/{frame.seq}",
                 remedy="two agents share one identity: start this one anew",
             )
-        return Response(msgspec.json.encode({"ack": frame.seq} | advice), media_type="application/json")
+        return msgspec.json.encode({"ack": frame.seq} | advice)
 
     def _admit(self, frame: Frame, caller: Caller) -> dict[str, Any]:
         """The advice for the frame's run, if the run is known and the caller may write it."""
