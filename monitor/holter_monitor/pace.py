@@ -90,6 +90,7 @@ class Pace:
     """The newest stalls that neither a declaration nor a known period excused when they came."""
     periods: list[Period] = field(default_factory=list)
     strides: deque[int] = field(default_factory=lambda: deque(maxlen=32))
+    first_step: int = -1
     last_step: int = -1
     excused_until: int = -1
     wait_level: float = 0.0
@@ -153,6 +154,8 @@ class Pace:
 
     def _advance(self, step: int) -> None:
         self.records += 1
+        if self.first_step < 0:
+            self.first_step = step
         if step > self.last_step >= 0:
             self.strides.append(step - self.last_step)
             if self.records % 16 == 0 or self.records < 16:

@@ -30,7 +30,7 @@ class ThroughputStalls:
     """Judges only what is neither declared nor part of a learned period. Cost: about 3 µs a record.
 
     A single stall is said when nothing of its size has happened before and it does not fall on a round step, where a first evaluation would;
-    a warning after `calm_records`, earlier it may be the first regular pause and is only recorded.
+    a warning after `calm_steps`, earlier it may be the first regular pause and is only recorded.
     """
 
     kind: ClassVar[str] = "throughput_stalls"
@@ -39,7 +39,8 @@ class ThroughputStalls:
     window_records: int = 200
     single_ratio: float = 5.0
     """Times the level from which one stall alone is reported."""
-    calm_records: int = 600
+    calm_steps: int = 600
+    """Steps without anything like it before a single stall warns."""
     quiet_records: int = 300
     """Records without a stall after which a spell is over."""
     pace: Pace = field(init=False, default_factory=Pace)
@@ -80,10 +81,10 @@ class ThroughputStalls:
 
     def _single(self, stall: Stall) -> Finding | None:
         size = 1.0 + 0.4 * (stall.ratio - 1.0)
-        is_first = self.pace.worst_pause < size and sum(1 for other in self.pace.stalls if other.ratio > size) == 1
+        is_first = self.pace.worst_pause < size and sum(1 for other in self.pace.stalls if other.ratio > size and not other.excused) == 1
         if not is_first or self.pace.records < 100 or _is_round(stall.step, self.pace.stride):
             return None
-        severity = Severity.WARNING if self.pace.records >= self.calm_records else Severity.INFO
+        severity = Severity.WARNING if stall.step - self.pace.first_step >= self.calm_steps else Severity.INFO
         spell = Spell(stall.step, severity, 1, stall.seconds, stall.wait, stall.step, 1, stall.record)
         return self._finding(spell, stall.step, end_step=stall.step)
 
