@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.levels import Levels
-from holter_monitor.pace import REBASES, Beat, Pace
+from holter_monitor.pace import REBASES, Beat, Pace, Stall
 from holter_monitor.steps import Sample, Step
 from holter_monitor.surroundings import Surroundings
 
@@ -24,6 +24,9 @@ class Loss:
     base: float
     shape: str
     """"stalls" or "level"."""
+    is_confirmed: bool
+    before: float
+    """What the run had spent until the onset, same units as `spent`."""
     spent: float = 0.0
     """Cost of all records since the onset, regular pauses left out."""
     ideal: float = 0.0
@@ -38,9 +41,14 @@ class Loss:
     said_share: float = 0.0
 
     @property
-    def share(self) -> float:
+    def recent_share(self) -> float:
         """Part of the wall time since the onset that was lost."""
         return max(0.0, 1.0 - self.ideal / self.spent) if self.spent else 0.0
+
+    @property
+    def share(self) -> float:
+        """Part of the run's whole wall time that was lost since the onset."""
+        return max(0.0, (self.spent - self.ideal) / (self.spent + self.before)) if self.spent else 0.0
 
     def add(self, beat: Beat, stride: float, waited: float) -> None:
         self.spent += beat.cost
@@ -55,8 +63,9 @@ class Loss:
 class ThroughputDrop:
     """The harmonic mean of throughput, i.e. the mean cost of a unit of work, over a window, against the base; and the level in blocks.
 
-    Said as `info` while one or two stalls carry the loss, which may be the first checkpoint as well as the first of many; `warning` when the
-    loss is confirmed (stalls that no regularity explains, or a level); `critical` when a third of the time is lost and goes on being lost.
+    One or two stalls that carry the loss may be the first checkpoint as well as the first of many: said as `info` where a checkpoint or an
+    evaluation would fall (a round step, the first steps of a run), as `warning` elsewhere, and over when they turn out to be regular. `warning`
+    when the loss is confirmed (stalls that no regularity explains, or a level), `critical` when a third of the time is lost and goes on being lost.
     Rule: 5 % of the window as in the harmonic rule of reference/detectors.md. Cost: about 4 µs a record.
     """
 
@@ -70,10 +79,14 @@ class ThroughputDrop:
     window_records: int = 200
     calm_records: int = 300
     """Records without an unexplained stall after which the loss has passed."""
+    lone_records: int = 200
+    """Calm records that make a first long stall remarkable."""
     pace: Pace = field(init=False, default_factory=Pace)
     levels: Levels = field(init=False, default_factory=Levels)
     surroundings: Surroundings = field(init=False, default_factory=Surroundings)
     loss: Loss | None = field(init=False, default=None)
+    spent: float = field(init=False, default=0.0)
+    """Cost of all records so far."""
     recent: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=200))
     """Costs of the last records in units of the base, while a loss is open."""
 
@@ -84,6 +97,7 @@ class ThroughputDrop:
         if beat is None:
             return said
         completed = self.levels.push(beat)
+        self.spent += beat.cost
         if self.loss is None:
             if completed:
                 self.levels.settle()
@@ -134,25 +148,34 @@ class ThroughputDrop:
         level_step = self._level_step() if completed else None
         if level_step is not None:
             records = int((beat.step - level_step) / max(self.pace.stride, 1e-9)) + 1
-            self._open(beat, level_step, records, Severity.WARNING, "level")
+            self._open(beat, level_step, records, "level", is_confirmed=True)
         elif beat.stall is not None and not beat.stall.excused:
             share, confirmed = self._stall_loss()
             if share < self.time_loss:
                 return None
             first = self.pace.open_stalls(self.window_records)[-1]
-            severity = Severity.WARNING if confirmed else Severity.INFO
-            self._open(beat, first.step, self.pace.records - first.record + 1, severity, "stalls")
+            self._open(beat, first.step, self.pace.records - first.record + 1, "stalls", is_confirmed=confirmed)
         if self.loss is None:
             return None
         return self._say(self.loss, beat.step)
 
-    def _open(self, beat: Beat, onset: int, records: int, severity: Severity, shape: str) -> None:
+    def _is_remarkable(self, stall: Stall) -> bool:
+        """Whether a first stall here is more than a run's first regular pause would be: late, off the round steps, and unlike any before."""
+        every = 25 if self.pace.stride <= 5.0 else int(10 * self.pace.stride)
+        is_round = any(min(stall.step % length, length - stall.step % length) <= 1 for length in (every, 64))
+        size = 1.0 + 0.4 * (stall.ratio - 1.0)
+        alike = sum(1 for other in self.pace.stalls if other.ratio > size and not other.excused)
+        return not is_round and self.pace.records >= self.lone_records and alike == 1 and self.pace.worst_pause < size
+
+    def _open(self, beat: Beat, onset: int, records: int, shape: str, *, is_confirmed: bool) -> None:
         base = self.levels.base or self.pace.level
-        loss = Loss(onset, self.pace.records - records + 1, severity, base, shape, last_bad=beat.step)
+        severity = Severity.WARNING if is_confirmed else Severity.INFO
+        loss = Loss(onset, self.pace.records - records + 1, severity, base, shape, is_confirmed, self.spent, last_bad=beat.step)
         stalls = self.pace.open_stalls(records)
         quiet = self._level_now() if shape == "level" else base
         loss.ideal = base * records
         loss.spent = quiet * (records - len(stalls)) + sum(stall.ratio * self.pace.level for stall in stalls)
+        loss.before = max(0.0, self.spent - loss.spent)
         loss.stalls = len(stalls)
         loss.waited = sum(stall.wait for stall in stalls)
         if beat.seconds is not None:
@@ -176,35 +199,41 @@ class ThroughputDrop:
         if stall is not None and not stall.excused:
             loss.stalls += 1
             loss.last_bad = beat.step
-            if loss.severity == Severity.INFO:
+            if not loss.is_confirmed:
                 worsened = self._stall_loss()[1]
         if completed:
             if self.levels.rise > max(0.5 * self.level_loss, 2.5 * self.levels.noise(self.pace.scale)):
                 loss.last_bad = beat.step
-            if loss.severity == Severity.INFO and self._level_step() is not None:
+            if not loss.is_confirmed and self._level_step() is not None:
                 worsened, loss.shape = True, "level"
             if self._has_passed(loss):
                 self.loss = None
                 self.levels.settle()
                 return self._finding(loss, beat.step, end_step=loss.last_bad)
-            if loss.severity == Severity.WARNING and self._pages(loss):
+            if loss.is_confirmed and loss.severity == Severity.WARNING and self._pages(loss):
                 loss.severity = Severity.CRITICAL
                 return self._say(loss, beat.step)
         if worsened:
-            loss.severity = Severity.WARNING
+            loss.severity, loss.is_confirmed = Severity.WARNING, True
+        elif loss.severity == Severity.INFO and self.pace.records == loss.first_record + 1:
+            # With the record after it, so that a level that fell is not taken for a stall.
+            stalls = self.pace.open_stalls(2)
+            if len(stalls) == 1 and self._is_remarkable(stalls[0]):
+                loss.severity = Severity.WARNING
+                return self._say(loss, beat.step)
         grown = loss.share > 1.3 * loss.said_share + 0.02 or self.pace.records - loss.said_record >= 1000
-        if worsened or (grown and loss.severity > Severity.INFO and self.pace.records - loss.said_record >= 50):
+        if worsened or (grown and loss.is_confirmed and self.pace.records - loss.said_record >= 50):
             return self._say(loss, beat.step)
         return None
 
     def _has_passed(self, loss: Loss) -> bool:
         records = self.calm_records if loss.shape == "stalls" else 100
         calm = self.pace.last_step - loss.last_bad >= records * self.pace.stride
-        excused = loss.severity == Severity.INFO and not self.pace.open_stalls(self.window_records)
+        excused = not loss.is_confirmed and not self.pace.open_stalls(self.window_records)
         return excused or (calm and self._stall_loss()[0] < self.time_loss)
 
     def _pages(self, loss: Loss) -> bool:
-        if len(self.recent) < self.window_records or loss.share < self.page_loss:
+        if len(self.recent) < self.window_records or loss.recent_share < self.page_loss:
             return False
         return 1.0 - len(self.recent) / sum(self.recent) >= self.page_loss
 
@@ -225,7 +254,7 @@ class ThroughputDrop:
             detected_step=step,
             end_step=end_step,
             metric=self.pace.basis,
-            score=loss.share / self.time_loss,
+            score=loss.recent_share / self.time_loss,
             cost_seconds=cost,
             summary=_sentence(loss, cost, said, self._level_now() / loss.base, end_step=end_step),
             evidence=self._evidence(loss, step) | numbers,
@@ -238,6 +267,7 @@ class ThroughputDrop:
             "level": _shown(self._level_now(), self.pace.basis),
             "level_ratio": round(self._level_now() / loss.base, 4),
             "share_lost": round(loss.share, 4),
+            "share_lost_since_onset": round(loss.recent_share, 4),
             "stalls": loss.stalls,
             "periods": [[round(period.length, 1), round(period.ratio, 2)] for period in self.pace.periods],
             "window": [loss.onset - int(100 * self.pace.stride), step],
@@ -250,12 +280,17 @@ def _shown(cost: float, basis: str) -> float:
 
 
 def _sentence(loss: Loss, cost: float | None, said: list[str], level_ratio: float, *, end_step: int | None) -> str:
-    seconds = f" ({cost:,.0f} s)" if cost is not None else ""
     when = f"since step {loss.onset}" if end_step is None else f"between steps {loss.onset} and {end_step}"
+    share = f"{loss.share:.0%} of all wall time lost"
     if loss.shape == "level":
-        how = f"each step takes {level_ratio - 1.0:+.1%} of its base" if end_step is None else "the level is back"
-    elif loss.severity == Severity.INFO:
-        how = f"{loss.stalls} stalled step{'s' if loss.stalls > 1 else ''}, so far no more than a first checkpoint would do"
-    else:
+        seconds = f", {cost:,.0f} s lost" if cost is not None else f", {share}"
+        slower = f"each step takes {level_ratio - 1.0:.1%} longer" if end_step is None else "each step took longer"
+        return "; ".join([f"{slower} {when}{seconds}", *said])
+    seconds = f" ({cost:,.0f} s)" if cost is not None else ""
+    if loss.is_confirmed:
         how = f"{loss.stalls} stalled steps that no regular pause explains, the median is {level_ratio - 1.0:+.1%} off"
-    return "; ".join([f"{loss.share:.0%} of wall time lost {when}{seconds}: {how}", *said])
+    elif end_step is not None:
+        how = "over, or a regular pause after all"
+    else:
+        how = f"{loss.stalls} stalled step{'s' if loss.stalls > 1 else ''}, no regular pause is known here"
+    return "; ".join([f"{share} {when}{seconds}: {how}", *said])
