@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: setup demo demo-tp test soak lint bench serve clean help
+.PHONY: docs setup demo demo-tp test soak lint bench serve clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -39,6 +39,9 @@ lint: setup ## ruff, mypy --strict, import-linter
 
 demo: setup ## watch a real training run fall ill, and the alert it sends
 	$(BIN)/holter demo
+
+docs: setup ## the documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 serve: setup ## a collector on loopback
 	$(BIN)/holter serve

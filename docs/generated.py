@@ -1,0 +1,113 @@
+"""Pages that the code itself writes when the site is built: every finding with its rule, and every route.
+
+A hook of mkdocs; `make docs` runs it. A page that is made from the code cannot say what the code does not do.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from holter_monitor.detectors import DETECTORS
+from holter_monitor.diagnosis import CAUSES
+from holter_monitor.findings import KINDS
+from mkdocs.structure.files import File, Files
+
+
+def on_files(files: Files, config: Any) -> Files:
+    files.append(File.generated(config, "findings.md", content=findings()))
+    files.append(File.generated(config, "api.md", content=routes()))
+    return files
+
+
+def findings() -> str:
+    """One section a kind of finding."""
+    by_kind: dict[str, list[Any]] = defaultdict(list)
+    for maker in DETECTORS:
+        for kind in _kinds(maker):
+            by_kind[kind].append(maker)
+    lines = [
+        "# Findings",
+        "",
+        "What Holter can say, how it decides, and what it weighs as causes. Made from the code of the detectors.",
+        "",
+    ]
+    for kind in KINDS:
+        lines += [f"## {kind}", ""]
+        if kind == "detector_failed":
+            lines += ["A detector raised an exception and is off for this run; the others go on. Please report it with the evidence.", ""]
+        for maker in by_kind[kind]:
+            lines += _detector(maker)
+        lines += _causes(kind)
+    return "\n".join(lines)
+
+
+def _kinds(maker: Any) -> list[str]:
+    """The kinds that a detector's own module speaks of; most speak of one."""
+    source = inspect.getsource(sys.modules[maker.__module__])
+    own = [kind for kind in KINDS if f'"{kind}"' in source and kind != "detector_failed"]
+    return own if maker.kind not in own or len(own) > 1 else [maker.kind]
+
+
+def _detector(maker: Any) -> list[str]:
+    module = inspect.getdoc(sys.modules[maker.__module__]) or ""
+    lines = [module, "", inspect.getdoc(maker) or "", ""]
+    rows = [(f.name, f.default) for f in fields(maker) if f.init and f.default is not MISSING]
+    if rows:
+        docs = _field_docs(maker)
+        lines += ["| parameter | default | what it buys |", "|---|---|---|"]
+        lines += [f"| `{name}` | {default:g} | {docs.get(name, '')} |" for name, default in rows if isinstance(default, int | float)]
+        lines.append("")
+    return lines
+
+
+def _field_docs(maker: Any) -> dict[str, str]:
+    """The docstrings that stand under the fields, in one line each."""
+    import ast
+
+    tree = ast.parse(inspect.getsource(maker)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    found: dict[str, str] = {}
+    for before, after in zip(tree.body, tree.body[1:], strict=False):
+        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and is_text:
+            found[before.target.id] = " ".join(after.value.value.split()).replace("|", "\\|")
+    return found
+
+
+def _causes(kind: str) -> list[str]:
+    causes = [cause for cause in CAUSES if kind in cause.explains]
+    if not causes:
+        return []
+    lines = ["**Causes that are weighed, and what to do about each:**", ""]
+    return [*lines, *(f"- *{cause.name.replace('_', ' ')}*: {_plain(cause.action)}." for cause in causes), ""]
+
+
+def _plain(text: str) -> str:
+    """An action with its placeholders as words."""
+    return text.replace("{", "⟨").replace("}", "⟩")
+
+
+def routes() -> str:
+    """Every route with its first line; the whole document is at `/docs` of a running collector."""
+    from fastapi import FastAPI
+    from holter_monitor.app import build
+    from holter_monitor.settings import Settings
+
+    with tempfile.TemporaryDirectory() as folder:
+        inner = build(Settings(data=Path(folder), port=0)).app
+        assert isinstance(inner, FastAPI)
+        document = inner.openapi()
+    lines = ["# REST", "", "A running collector shows this with schemas and examples at `/docs`, and as JSON at `/openapi.json`.", ""]
+    lines += ["| route | what it does |", "|---|---|"]
+    for path, methods in document["paths"].items():
+        for method, about in methods.items():
+            said = (about.get("description") or about.get("summary") or "").strip().split("\n")[0].replace("|", "\\|")
+            lines.append(f"| `{method.upper()} {path}` | {said} |")
+    lines += ["", "Frames travel to `POST /api/v1/frames` (see [the wire](architecture.md)).", ""]
+    return "\n".join(lines)
