@@ -43,7 +43,7 @@ def show(console: Console, tallies: list[dict[str, Any]], *, with_details: bool)
     if with_details:
         for word, rows in (("missed", tallies[-1]["missed"]), ("false", tallies[-1]["false"])):
             for row in rows:
-                console.print(Text(f"{word}: {row['kind']} at step {row['step']:,} of {row['source']}", overflow="fold"))
+                console.print(Text(f"{word}: {row['kind']} at step {row['step']:,} of {row['source']}"), soft_wrap=True)
                 if row.get("summary"):
                     console.print(Padding(Text(row["summary"], style="dim"), (0, 0, 0, 4), expand=False))
 

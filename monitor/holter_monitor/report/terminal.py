@@ -50,7 +50,7 @@ def _headline(console: Console, run: Scanned, count: int) -> None:
     verdict = (
         Text("healthy", style="green") if not count else Text(f"{count} {'incident' if count == 1 else 'incidents'}", style="bold red")
     )
-    console.print(Text(run.source, style="bold", overflow="fold"))
+    console.print(Text(run.source, style="bold"), soft_wrap=True)  # a path must stay whole to be copied
     console.print(_indented(Text.assemble(verdict, (f" · {extent(run)}", "dim")), 2))
 
 
