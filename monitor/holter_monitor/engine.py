@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from math import isfinite
-from typing import Any
+from typing import Any, TypeAlias
 
 from holter.frame import Event, Frame
 
@@ -26,6 +26,7 @@ from holter_monitor.steps import Arrival, Point, RunFacts, Step, Topology
 from holter_monitor.summaries import Summary, summarize
 
 VERSION = 1
+Called: TypeAlias = "tuple[Detector, Callable[..., Any]]"
 _METHODS = ("update", "observe", "receive", "hear", "sample", "tick", "finish")
 
 
@@ -60,14 +61,12 @@ class Engine:
             self._summaries.extend(summarize(step))
             findings += self.feed_step(step)
         arrival = Arrival(frame.node, frame.boot, frame.attempt, received, frame.rows, tuple(event["event"] for event in frame.events))
-        for detector, method in self._called["receive"]:
-            self._call(detector, method, (arrival,), findings)
+        self._ask(self._called["receive"], (arrival,), findings)
         for event in frame.events:
             self._hear(event, findings)
         if self._aligner is not None:
             for sample in self._aligner.take_samples():
-                for detector, method in self._called["sample"]:
-                    self._call(detector, method, (sample,), findings)
+                self._ask(self._called["sample"], (sample,), findings)
         return findings
 
     def feed_step(self, step: Step) -> list[Finding]:
@@ -81,10 +80,8 @@ class Engine:
             value = step.mean(metric)
             if value is not None and isfinite(value):
                 point = Point(metric, step.number, value, step.time, step.attempt, step.words)
-                for detector, method in followers:
-                    self._call(detector, method, (point,), findings)
-        for detector, method in self._called["observe"]:
-            self._call(detector, method, (step,), findings)
+                self._ask(followers, (point,), findings)
+        self._ask(self._called["observe"], (step,), findings)
         return findings
 
     def hear(self, event: Event) -> list[Finding]:
@@ -96,8 +93,7 @@ class Engine:
     def tick(self, now: float) -> list[Finding]:
         """The time, for detectors of silence. Closes no step: that depends on the records alone."""
         findings: list[Finding] = []
-        for detector, method in self._called["tick"]:
-            self._call(detector, method, (now,), findings)
+        self._ask(self._called["tick"], (now,), findings)
         return findings
 
     def finish(self) -> list[Finding]:
@@ -106,8 +102,7 @@ class Engine:
         for step in self._aligner.finish() if self._aligner else []:
             self._summaries.extend(summarize(step))
             findings += self.feed_step(step)
-        for detector, method in self._called["finish"]:
-            self._call(detector, method, (), findings)
+        self._ask(self._called["finish"], (), findings)
         return findings
 
     def take_summaries(self) -> list[Summary]:
@@ -172,8 +167,8 @@ class Engine:
 
     def _sort(self) -> None:
         """Who is called for what; a detector that is off is called for nothing."""
-        self._called: dict[str, list[tuple[Detector, Callable[..., Any]]]] = {name: [] for name in _METHODS}
-        self._followers: dict[str, list[tuple[Detector, Callable[..., Any]]]] = {}
+        self._called: dict[str, list[Called]] = {name: [] for name in _METHODS}
+        self._followers: dict[str, list[Called]] = {}
         for detector in self._detectors:
             if _name(detector) in self._off:
                 continue
@@ -186,19 +181,19 @@ class Engine:
                     self._followers.setdefault(detector.metric, []).append((detector, method))  # type: ignore[attr-defined]
 
     def _hear(self, event: Event, findings: list[Finding]) -> None:
-        for detector, method in self._called["hear"]:
-            self._call(detector, method, (event, self.topology), findings)
+        self._ask(self._called["hear"], (event, self.topology), findings)
 
-    def _call(self, detector: Detector, method: Callable[..., Any], arguments: tuple[Any, ...], findings: list[Finding]) -> None:
-        if self._off and _name(detector) in self._off:
-            return
-        try:
-            answer = method(*arguments)
-            if answer is not None:
-                findings.extend(self._signed(answer))
-        except Exception as error:  # noqa: BLE001 - a detector's fault must not end the run's other detectors; it is said as a finding
-            self._off.add(_name(detector))
-            findings.append(self._failure(detector, error))
+    def _ask(self, called: list[Called], arguments: tuple[Any, ...], findings: list[Finding]) -> None:
+        """Calls each of `called`, the hot loop of a scan; one that raises is called no more."""
+        for detector, method in called:
+            try:
+                answer = method(*arguments)
+                if answer:
+                    findings.extend(self._signed(answer))
+            except Exception as error:  # noqa: BLE001 - a detector's fault must not end the run's other detectors; it is said as a finding
+                self._off.add(_name(detector))
+                findings.append(self._failure(detector, error))
+                self._sort()
 
     def _signed(self, answer: Finding | Iterable[Finding]) -> list[Finding]:
         said = [answer] if isinstance(answer, Finding) else list(answer)

@@ -37,6 +37,9 @@ def unpack(data: bytes, trusted: Collection[str] = ()) -> Any:
 def flatten(value: Any) -> Any:
     if isinstance(value, _PLAIN) and not isinstance(value, np.generic):
         return value
+    if isinstance(value, list | deque) and len(value) > 8 and all(type(inner) is float for inner in value):
+        size = value.maxlen if isinstance(value, deque) else -1
+        return ["r", size, np.array(value).tobytes()]
     if isinstance(value, list):
         return ["l", [flatten(inner) for inner in value]]
     if isinstance(value, tuple):
@@ -52,7 +55,7 @@ def flatten(value: Any) -> Any:
     if isinstance(value, np.generic):
         return ["n", value.dtype.str, value.tobytes()]
     if is_dataclass(value) and not isinstance(value, type):
-        return ["c", type(value).__module__, type(value).__qualname__, state_of(value, {f.name for f in fields(value)})]
+        return ["c", type(value).__module__, type(value).__qualname__, state_of(value, _kept(type(value)))]
     raise TypeError(f"{type(value).__name__} cannot be kept in a snapshot")
 
 
@@ -66,6 +69,13 @@ def build(flat: Any, trusted: frozenset[str]) -> Any:
     return _BUILDERS[flat[0]](flat[1:], trusted)
 
 
+def _floats(body: list[Any]) -> list[float] | deque[float]:
+    """A run of floats, the bulk of most states: eight bytes each. A size of -1 is a list's."""
+    size, data = body
+    values: list[float] = np.frombuffer(data, np.float64).tolist()
+    return values if size == -1 else deque(values, maxlen=size)
+
+
 def _object(body: list[Any], trusted: frozenset[str]) -> Any:
     module, name, state = body
     if not module.startswith("holter_monitor.") and module not in trusted:
@@ -75,19 +85,26 @@ def _object(body: list[Any], trusted: frozenset[str]) -> Any:
         found = getattr(found, part)
     if not (isinstance(found, type) and is_dataclass(found)):
         raise ValueError(f"{module}.{name} is no dataclass")
-    known = {f.name for f in fields(found)}
-    if {entry[0] for entry in state} != known:
+    if {entry[0] for entry in state} != _kept(found):
         raise ValueError(f"{name} has other fields in this version")
-    made = object.__new__(found)
+    made: Any = object.__new__(found)
     for field_name, inner in state:
         object.__setattr__(made, field_name, build(inner, trusted))
+    if any(f.metadata.get("derived") for f in fields(found)):
+        made.derive()
     return made
+
+
+def _kept(kind: Any) -> set[str]:
+    """The fields that are kept; one with `metadata={"derived": True}` is made anew by the class's `derive`."""
+    return {f.name for f in fields(kind) if not f.metadata.get("derived")}
 
 
 _BUILDERS: dict[str, Callable[[list[Any], frozenset[str]], Any]] = {
     "l": lambda body, trusted: [build(inner, trusted) for inner in body[0]],
     "t": lambda body, trusted: tuple(build(inner, trusted) for inner in body[0]),
     "d": lambda body, trusted: {build(key, trusted): build(inner, trusted) for key, inner in body[0]},
+    "r": lambda body, trusted: _floats(body),
     "q": lambda body, trusted: deque((build(inner, trusted) for inner in body[1]), maxlen=body[0]),
     "s": lambda body, trusted: {build(inner, trusted) for inner in body[0]},
     "f": lambda body, trusted: frozenset(build(inner, trusted) for inner in body[0]),

@@ -24,7 +24,11 @@ class SortedWindow:
 
     size: int
     values: deque[float] = field(default_factory=deque)
-    ordered: list[float] = field(default_factory=list)
+    ordered: list[float] = field(default_factory=list, metadata={"derived": True})
+
+    def derive(self) -> None:
+        """What a snapshot leaves out."""
+        self.ordered = sorted(self.values)
 
     def push(self, value: float) -> None:
         if len(self.values) >= self.size:
@@ -77,11 +81,7 @@ class RobustLevel:
     @property
     def sigma(self) -> float:
         """The spread of the middle half, in standard deviations of a normal series; `SCALE_FLOOR` before the second value."""
-        ordered = self.strays.ordered
-        if not ordered:
-            return SCALE_FLOOR
-        count = len(ordered)
-        return max(IQR_TO_SIGMA * (ordered[3 * count // 4] - ordered[count // 4]), SCALE_FLOOR)
+        return self.scales()[0]
 
     @property
     def tail(self) -> float:
@@ -89,12 +89,19 @@ class RobustLevel:
 
         Where the tail below is shorter, their mean counts: a few outliers upward do not hide the next.
         """
+        return self.scales()[1]
+
+    def scales(self) -> tuple[float, float]:
+        """`sigma` and `tail`."""
         ordered = self.strays.ordered
         if not ordered:
-            return SCALE_FLOOR
+            return SCALE_FLOOR, SCALE_FLOOR
         count = len(ordered)
+        sigma = IQR_TO_SIGMA * (ordered[3 * count // 4] - ordered[count // 4])
+        sigma = max(sigma, SCALE_FLOOR)
         up, down = ordered[int(0.985 * count)], -ordered[int(0.015 * count)]
-        return max(min(up, (up + down) / 2) * Q985_TO_SIGMA, self.sigma)
+        tail = Q985_TO_SIGMA * (up if up < down else (up + down) / 2)
+        return sigma, tail if tail > sigma else sigma
 
     def learn(self, value: float) -> None:
         ordered = self.levels.ordered

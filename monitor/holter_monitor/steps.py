@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,16 @@ class Step:
             return None if value is None else (np.array([value]), ALL_PRESENT)
         row = self._rows.get(metric)
         return None if row is None else (self._matrix[row], self._present[row])
+
+    def non_finite(self, metric: str) -> Ranks:
+        """The ranks whose value was logged and is NaN or infinite."""
+        if self._matrix is None:
+            value = self._means.get(metric)
+            return self.ranks[:0] if value is None or isfinite(value) else self.ranks
+        column = self.column(metric)
+        if column is None:
+            return self.ranks[:0]
+        return self.ranks[column[1] & ~np.isfinite(column[0])]
 
     def mean(self, metric: str) -> float | None:
         value = self._means.get(metric)

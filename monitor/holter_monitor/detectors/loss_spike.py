@@ -102,7 +102,7 @@ class LossSpike:
         return self._watch(step, height, jump)
 
     def _watch(self, step: Step, height: float, jump: float | None) -> Finding | None:
-        stands, sigma, tail = height - self.level.level, self.level.sigma, self.level.tail
+        (sigma, tail), stands = self.level.scales(), height - self.level.level
         self.last.append((step.number, height, stands / sigma, stands / tail))
         drifts = max(self.short.push(stands / sigma), self.long.push(stands / sigma))
         if stands > self.rise:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import numpy as np
-
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.steps import Step
 
@@ -31,13 +29,15 @@ class NonFinite:
     def observe(self, step: Step) -> list[Finding]:
         findings = []
         for metric in step.metrics:
-            if not _is_training(metric):
+            is_known = self.known.get(metric)
+            if is_known is None and not _is_training(metric):
                 continue
-            ranks = _bad_ranks(step, metric)
+            ranks = step.non_finite(metric)
             if len(ranks):
-                findings += self._bad(step, metric, ranks)
+                findings += self._bad(step, metric, ranks.tolist())
             else:
-                self.known[metric] = True
+                if is_known is None:
+                    self.known[metric] = True
                 if metric in self.streaks:
                     findings += self._good(step, metric)
         return findings
@@ -85,12 +85,3 @@ class NonFinite:
 
 def _is_training(metric: str) -> bool:
     return metric.endswith(("loss", "norm")) and not metric.startswith(("eval", "val"))
-
-
-def _bad_ranks(step: Step, metric: str) -> list[int]:
-    column = step.column(metric)
-    if column is None:
-        return []
-    values, present = column
-    bad: list[int] = step.ranks[present & ~np.isfinite(values)].tolist()
-    return bad
