@@ -25,6 +25,11 @@ DATA_AXES = ("dp", "edp", "ddp", "fsdp", "data", "replica", "replicate", "shard"
 TENSOR_AXES = ("tp", "tensor", "mp")
 MAX_LAYOUTS = 1024
 MAX_RANKS = 1 << 20
+MAX_OPEN_ROWS = 1 << 16
+"""Fingerprints kept of rounds that are not complete: 32 MiB, and at least three rounds."""
+MAX_OPEN_ROUNDS = 64
+PATIENCE = 8
+"""Rounds that one waits for ranks of which nothing was heard yet: their node may be slow, or they do not watch."""
 
 
 def is_data(axis: str) -> bool:
@@ -84,11 +89,16 @@ class Round:
 class _Open:
     words: Ints
     arrived: Bools
+    count: int = 0
 
 
 @dataclass(kw_only=True)
 class Rounds:
-    """Collects fingerprints until a round is complete. A round that stays behind by two is closed with the ranks that it has."""
+    """Collects fingerprints until a round is complete.
+
+    A node whose agent was cut off delivers late, so a round waits for every rank that watches; for a rank that never said so it waits
+    `PATIENCE` rounds, and for none longer than memory allows.
+    """
 
     world_size: int = 1
     axes: list[str] = field(default_factory=list)
@@ -97,6 +107,8 @@ class Rounds:
     open: dict[int, _Open] = field(default_factory=dict)
     done: int = -1
     """The newest round that was closed."""
+    gone: list[int] = field(default_factory=list)
+    """Ranks whose watch switched itself off."""
     damaged: int = 0
     """Events that held no fingerprint."""
 
@@ -122,7 +134,14 @@ class Rounds:
 
     def forget(self) -> None:
         """A new attempt: other places, other layouts, rounds from 0."""
-        self.axes, self.places, self.tables, self.open, self.done = [], {}, {}, {}, -1
+        self.axes, self.places, self.tables, self.open, self.done, self.gone = [], {}, {}, {}, -1, []
+
+    def leave(self, event: Event, topology: Topology) -> list[Round]:
+        """Takes in a `watch_off` event: rounds wait for this rank no longer."""
+        rank = event.get("rank")
+        if isinstance(rank, int) and rank not in self.gone and len(self.gone) < 4096:
+            self.gone.append(rank)
+        return self._complete(topology)
 
     def _settle(self, rank: int, place: dict[str, tuple[int, int]]) -> None:
         for axis in place:
@@ -146,7 +165,6 @@ class Rounds:
             return []  # late, or said twice after a replay
         if rank not in self.places and rank in topology.mesh_of:
             self._settle(rank, {axis: (place, place + 1) for axis, place in topology.mesh_of[rank].items()})
-        closed = [self._close(old, topology) for old in sorted(self.open) if old <= index - 2]
         here = self.open.get(index)
         if here is None:
             size = max(self.world_size, rank + 1)
@@ -155,10 +173,23 @@ class Rounds:
             more = rank + 1 - len(here.arrived)
             here.words = np.concatenate([here.words, np.zeros((more, WORDS), np.int64)])
             here.arrived = np.concatenate([here.arrived, np.zeros(more, np.bool_)])
+        was_there = here.arrived[rank]
         here.words[rank], here.arrived[rank] = words, True
-        if here.arrived.sum() >= self.world_size:
-            closed += [self._close(old, topology) for old in sorted(self.open) if old <= index]
-        return closed
+        here.count += 1 - int(was_there)
+        return self._complete(topology)
+
+    def _complete(self, topology: Topology) -> list[Round]:
+        """Closes, oldest first, every round up to the newest that waits for nobody."""
+        newest = max(self.open, default=-1)
+        limit = max(3, min(MAX_OPEN_ROUNDS, MAX_OPEN_ROWS // max(1, self.world_size)))
+        watching = len(self.places.keys() - set(self.gone)) if self.gone else len(self.places)
+        full = -1
+        for index, round_ in self.open.items():
+            is_full = round_.count >= self.world_size - len(self.gone)
+            is_due = index <= newest - PATIENCE and round_.count >= watching > 0
+            if is_full or is_due or index <= newest - limit:
+                full = max(full, index)
+        return [self._close(old, topology) for old in sorted(self.open) if old <= full]
 
     def rest(self, topology: Topology) -> list[Round]:
         """Closes what is open: the run is over."""

@@ -40,6 +40,8 @@ class Fingerprints:
                 self.shards, self.replicas, self.scalars, self.at_rest = Shards(), Replicas(), Scalars(), AtRest()
         elif event["event"] == "fingerprint":
             return [finding for round_ in self.rounds.add(event, topology) for finding in self.judge(round_)]
+        if event["event"] == "watch_off":
+            return [finding for round_ in self.rounds.leave(event, topology) for finding in self.judge(round_)]
         return []
 
     def finish(self) -> list[Finding]:
