@@ -132,9 +132,9 @@ def test_a_wandb_chart_holds_one_run_per_column() -> None:
 def test_a_long_table_is_pivoted() -> None:
     _, records, _ = read(LOGS / "long.csv")
     assert [(record.run, record.values) for record in records] == [
-        ("big", {"tokens": 1000.0, "hellaswag": 0.3, "mmlu": 0.25}),
-        ("big", {"tokens": 2000.0, "hellaswag": 0.4, "mmlu": 0.26}),
-        ("small", {"tokens": 1000.0, "hellaswag": 0.2}),
+        ("big", {"consumed_tokens": 1000.0, "hellaswag": 0.3, "mmlu": 0.25}),
+        ("big", {"consumed_tokens": 2000.0, "hellaswag": 0.4, "mmlu": 0.26}),
+        ("small", {"consumed_tokens": 1000.0, "hellaswag": 0.2}),
     ]
 
 
