@@ -20,6 +20,7 @@ from holter_monitor.api import (
     health,
     heatmap,
     incidents,
+    openapi,
     picture,
     places,
     points,
@@ -76,6 +77,7 @@ def build(settings: Settings) -> Gate:
     app = FastAPI(title="Holter", version=__version__, lifespan=lifespan, description="Health of training runs.")
     app.state.parts = parts
     problems.install(app)
+    openapi.install(app)
     for part in (health, session, runs, series, curves, goodput, heatmap, places, points, incidents, picture, silences, stream):
         app.include_router(part.router)
     ui.mount(app)
