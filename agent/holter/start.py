@@ -51,7 +51,7 @@ def init(
     words = os.environ if environment is None else environment
     try:
         settings = Settings.read(words, project=project, run=name, url=url, token=token, directory=directory)
-        if settings.disabled:
+        if settings.disabled or _is_imported_by_a_child():
             return Run(Recorder(None, 0))
         who = identify(words, mesh)
         about = {"config": dict(config or {}), "flops_per_token": flops_per_token, "peak_flops": peak_flops, "reference": reference}
@@ -65,6 +65,12 @@ def init(
     except Exception as error:  # noqa: BLE001  never raise into a training script
         _log.warning("no recording (%s: %s); the training is not affected", type(error).__name__, error)
     return Run(Recorder(None, 0))
+
+
+def _is_imported_by_a_child() -> bool:
+    """A spawned dataloader worker imports the training script anew: an unguarded `holter.init` in it must not make a second rank."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and bool(getattr(process.current_process(), "_inheriting", False))
 
 
 def _meta(settings: Settings, who: Identity, about: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:

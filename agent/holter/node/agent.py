@@ -47,6 +47,7 @@ class WatchedRank:
     pace: Pace
     process: ProcessWatch
     progress: Progress = field(default_factory=Progress)
+    advice_shown: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,7 +90,7 @@ class NodeAgent:
         self._idle_since = time.monotonic()
         self._synced_at = 0.0
         self._sampling = Sampling(samplers(), rings, self._take_sample, self._tell_off)
-        self._shipper = Shipper(settings, self._spools / "quarantine", self._advise)
+        self._shipper = Shipper(settings, self._spools / "quarantine")
 
     def _spool_root(self) -> Path:
         try:
@@ -169,7 +170,7 @@ class NodeAgent:
             node = str(meta.get("node") or "node")
             run = WatchedRun(about, key[2], node, self._destination(about))
             self._runs[key] = run
-            run.say("agent_started", None, version=__version__)
+            run.say("agent_started", None, version=__version__, ranks=[])
         return self._runs[key]
 
     def _destination(self, about: dict[str, Any]) -> Destination:
@@ -200,6 +201,9 @@ class NodeAgent:
     def _read(self, run: WatchedRun, rank: WatchedRank) -> None:
         ring = rank.ring
         ring.beat()
+        if rank.advice_shown != run.destination.advice:
+            rank.advice_shown = run.destination.advice
+            ring.write_advice(rank.advice_shown)
         # Looked at before reading: what a dead rank wrote is all there when it is read afterwards.
         is_over = ring.words[Word.STATE] in (State.FINISHED, State.FAILED) or not rank.process.is_alive
         rows, events = ring.take_rows(), ring.take_events()
@@ -282,6 +286,7 @@ class NodeAgent:
     def _flush(self, run: WatchedRun) -> None:
         """Spool what was read, then tell the rings that it is safe."""
         run.count(run.destination.spool.take_dropped())
+        run.count(run.destination.take_refused())
         events, columns, samples = run.events, run.columns, run.samples
         run.events, run.columns, run.samples = [], Columns(), Columns()
         note = json.dumps({rank.ring.path.name: rank.ring.position for rank in run.ranks}).encode()
@@ -316,12 +321,6 @@ class NodeAgent:
         run.seq += 1
         run.destination.spool.append(kind, encode(frame), rows=columns.rows, events=len(events), note=note)
 
-    def _advise(self, destination: Destination, advice: dict[str, Any]) -> None:
-        for run in list(self._runs.values()):
-            if run.destination is destination:
-                for rank in list(run.ranks):
-                    rank.ring.write_advice(advice)
-
     # -- the end ---------------------------------------------------------------------------------------------------------------
 
     def _adopt_leftovers(self) -> None:
@@ -353,6 +352,10 @@ class NodeAgent:
         return [*self._leftovers, *{id(run.destination): run.destination for run in self._runs.values()}.values()]
 
     def _end(self) -> None:
+        for run in self._runs.values():
+            if run.ranks or self.is_stopping:
+                run.say("agent_stopped", None, version=__version__, ranks=[rank.ring.rank for rank in run.ranks])
+                self._flush(run)
         self._shipper.stop()
         self._shipper.join(timeout=12.0)
         for destination in self._destinations():

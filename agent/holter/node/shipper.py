@@ -12,8 +12,7 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +71,28 @@ class Destination:
     about: dict[str, Any]
     spool: Spool
     run_id: str = ""
+    advice: dict[str, Any] = field(default_factory=dict)
+    """What the collector last advised; the agent's loop shows it to the ranks."""
+    not_before: float = 0.0
+    """Monotonic time before which this run is left alone, so that one the collector does not want holds up no other."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """Rows and events that the collector refused for good, by reason, since they were last told."""
+
+    def take_refused(self) -> dict[str, int]:
+        taken, self.refused = self.refused, {}
+        return taken
 
 
 class Shipper(threading.Thread):
     """The thread that waits for the network, so that the agent's loop never does."""
 
-    def __init__(self, settings: Settings, quarantine: Path, on_advice: Callable[[Destination, dict[str, Any]], None]) -> None:
+    def __init__(self, settings: Settings, quarantine: Path) -> None:
         super().__init__(name="holter-shipper", daemon=True)
         self._settings = settings
         self._token = settings.current_token()
         self._transport = Transport(settings.url)
         self._quarantine = quarantine
-        self._on_advice = on_advice
+        self._token_refused_at = float("-inf")
         self._destinations: list[Destination] = []
         self._wake = threading.Condition()
         self._backoff = Backoff()
@@ -91,7 +100,6 @@ class Shipper(threading.Thread):
         self._problem = ""
         self.acked_rows = 0
         self.acked_events = 0
-        self.refused: dict[str, int] = {}
 
     def add(self, destination: Destination) -> None:
         with self._wake:
@@ -137,14 +145,17 @@ class Shipper(threading.Thread):
 
     def _ship_next(self) -> float:
         """Ship one frame; the answer is how long to wait before the next."""
+        if self._is_token_refused():
+            return 1.0
         for destination in list(self._destinations):
-            record = destination.spool.peek()
-            if record is None:
+            if destination.not_before > time.monotonic() or (record := destination.spool.peek()) is None:
                 continue
             if not destination.run_id:
                 wait = self._create_run(destination)
                 if wait > 0:
                     return wait
+                if not destination.run_id:
+                    continue
             return self._ship(destination, record)
         return IDLE
 
@@ -159,6 +170,8 @@ class Shipper(threading.Thread):
                 destination.run_id = str(run_id)
                 return 0.0
             return self._trouble("an answer to POST /runs without an id")
+        if answer.status in (400, 404, 409, 422):
+            return self._leave_alone(destination, f"POST /runs: status {answer.status}")
         return self._refused(answer, "POST /runs")
 
     def _ship(self, destination: Destination, record: Record) -> float:
@@ -172,13 +185,14 @@ class Shipper(threading.Thread):
             return self._trouble(f"{type(error).__name__}: {error}")
         if answer.status == 200:
             return self._acknowledged(destination, record, answer.body)
-        if answer.status in (400, 415, 422):
+        is_one = record.rows + record.events <= 1
+        if answer.status in (400, 415) or (answer.status == 422 and is_one):
             self._refuse(destination, record, data, "frame_refused")
             return 0.0
         if answer.status == 409:
             destination.run_id = ""
-            return self._trouble("the run is unknown to the collector")
-        if answer.status == 413:
+            return self._leave_alone(destination, "the run is unknown to the collector")
+        if answer.status in (413, 422):
             return self._split(destination, record, data)
         return self._refused(answer, "POST /frames")
 
@@ -189,7 +203,7 @@ class Shipper(threading.Thread):
         self._settle(destination, record)
         advice = _field(body, "advice")
         if isinstance(advice, dict):
-            self._on_advice(destination, advice)
+            destination.advice = advice
         return 0.0
 
     def _settle(self, destination: Destination, record: Record) -> None:
@@ -202,19 +216,20 @@ class Shipper(threading.Thread):
         self.acked_events += record.events
 
     def _split(self, destination: Destination, record: Record, data: bytes) -> float:
-        """Too large: send it as two. The halves get a boot of their own made from the frame's, so a repeat is still known as one."""
+        """Too large, or one row of it cannot be taken: send it as two. The halves get a boot made from the frame's own, so a
+        repeat is still known as one."""
         for half in halves(decode(data)):
             try:
                 answer = self._post("/api/v1/frames", encode(half), CONTENT_TYPE)
             except (OSError, http.client.HTTPException) as error:
                 return self._trouble(f"{type(error).__name__}: {error}")
-            if answer.status == 413 and half.rows + len(half.events) > 1:
+            if answer.status in (413, 422) and half.rows + len(half.events) > 1:
                 wait = self._split(destination, record, encode(half))
                 if wait > 0:
                     return wait
             elif answer.status != 200 or _field(answer.body, "ack") != half.seq:
                 if answer.status in (400, 413, 415, 422):
-                    self._put_aside(encode(half), "frame_refused", half.rows + len(half.events))
+                    self._put_aside(destination, encode(half), "frame_refused", half.rows + len(half.events))
                     continue
                 return self._refused(answer, "POST /frames")
         if "/" not in decode(data).boot:
@@ -227,12 +242,20 @@ class Shipper(threading.Thread):
         return self._trouble(f"{what}: status {answer.status}", answer.retry_after)
 
     def _unauthorised(self, answer: Answer, what: str) -> float:
+        self._token_refused_at = time.monotonic()
+        self._trouble(f"{what}: status {answer.status}, the token is not accepted")
+        return 0.01 if not self._is_token_refused() else 1.0
+
+    def _is_token_refused(self) -> bool:
+        """Whether to wait for another token: the file is looked at each second, the same token is tried again once a minute."""
         token = self._settings.current_token()
         if token != self._token:
-            self._token = token
-            return 0.01
-        self._trouble(f"{what}: status {answer.status}, the token is not accepted")
-        return TOKEN_EVERY
+            self._token, self._token_refused_at = token, float("-inf")
+        return time.monotonic() - self._token_refused_at < TOKEN_EVERY
+
+    def _leave_alone(self, destination: Destination, problem: str) -> float:
+        destination.not_before = time.monotonic() + self._trouble(problem)
+        return 0.0
 
     def _trouble(self, problem: str, retry_after: str = "") -> float:
         if problem != self._problem:
@@ -241,12 +264,12 @@ class Shipper(threading.Thread):
         return self._backoff.delay(retry_after)
 
     def _refuse(self, destination: Destination, record: Record, data: bytes, reason: str) -> None:
-        self._put_aside(data, reason, record.rows + record.events)
+        self._put_aside(destination, data, reason, record.rows + record.events)
         destination.spool.ack(record.number)
 
-    def _put_aside(self, data: bytes, reason: str, count: int) -> None:
+    def _put_aside(self, destination: Destination, data: bytes, reason: str, count: int) -> None:
         """Keep a refused frame for a person to look at; it is never sent again."""
-        self.refused[reason] = self.refused.get(reason, 0) + count
+        destination.refused[reason] = destination.refused.get(reason, 0) + count
         _log.error("the collector refused a frame (%s); it is kept in %s", reason, self._quarantine)
         with contextlib.suppress(OSError):
             self._quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)

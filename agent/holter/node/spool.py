@@ -8,6 +8,7 @@ A torn or damaged record is skipped: the reader goes on at the next whole one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import threading
@@ -21,6 +22,8 @@ from pathlib import Path
 _MAGIC = b"HSPL"
 _HEAD = struct.Struct("<4sIIQIIII")
 _SEGMENT_BYTES = 4 * 1024 * 1024
+_FREE_BYTES = 1024 * 1024 * 1024
+"""Left free on the disk, or a twentieth of it where that is less: on a small disk a gigabyte would mean no spool at all."""
 _MAX_PAYLOAD = 64 * 1024 * 1024
 
 
@@ -101,6 +104,7 @@ class Spool:
         self._memory: deque[Record] = deque()
         self._memory_bytes = 0
         self._reading: deque[Record] = deque()
+        self._classes: dict[int, set[Class]] = {}
         self._in_flight = -1
         self._acked = -1
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -139,19 +143,27 @@ class Spool:
             # The disk is full in the middle of a record: take the stump back, so that the segment ends whole.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._file_bytes)
-            raise OSError(28, "no space left for a whole record")
+            raise OSError(errno.ENOSPC, "no space left for a whole record")
         self._file_bytes += written
         first, size = self._segments[-1]
         self._segments[-1] = (first, size + written)
+        self._classes.setdefault(first, set()).add(record.kind)
         self._is_dirty = True
 
     def _open_segment(self, number: int) -> None:
         self._close_segment()
+        self._check_room()
         path = self._path(number)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._file_bytes = 0
         self._segments.append((number, 0))
         _sync_folder(self.folder)
+
+    def _check_room(self) -> None:
+        """The last of a disk belongs to the training's checkpoints."""
+        found = os.statvfs(self.folder)
+        if found.f_bavail * found.f_frsize < min(_FREE_BYTES, found.f_blocks * found.f_frsize // 20):
+            raise OSError(errno.ENOSPC, "the disk is nearly full")
 
     def _close_segment(self) -> None:
         if self._file is not None:
@@ -233,7 +245,7 @@ class Spool:
     def size(self) -> int:
         """Bytes on disk and in memory."""
         with self._lock:
-            return sum(size for _, size in self._segments) + self._memory_bytes
+            return self._disk_bytes() + self._memory_bytes
 
     def last_notes(self) -> list[bytes]:
         """The notes of the newest segment: what an agent that died may have spooled without telling the rings."""
@@ -248,36 +260,43 @@ class Spool:
     # -- keeping within bounds -------------------------------------------------------------------------------------------------
 
     def _shrink(self) -> None:
-        if sum(size for _, size in self._segments) <= self.max_bytes:
+        """Above the cap: give up the least important and oldest until a tenth is free, so that not every frame has to make room."""
+        if self._disk_bytes() <= self.max_bytes:
             return
+        target = self.max_bytes - self.max_bytes // 10
         for worst in (Class.SAMPLES, Class.POINTS, Class.EVENTS):
             for index in range(len(self._segments) - 1):
-                self._thin(index, worst)
-                if sum(size for _, size in self._segments) <= self.max_bytes:
+                if self._disk_bytes() <= target:
                     return
+                self._thin(index, worst)
+
+    def _disk_bytes(self) -> int:
+        return sum(size for _, size in self._segments)
 
     def _thin(self, index: int, worst: Class) -> None:
         """Rewrite one closed segment without its records of class `worst`."""
-        first, size = self._segments[index]
+        first, _ = self._segments[index]
+        if worst not in self._classes.get(first, set(Class)):
+            return
         records = [record for record in self._read(first) if record.number > self._acked]
         kept = [record for record in records if record.kind != worst or record.number == self._in_flight]
-        if len(kept) == len(records) and sum(record.size for record in records) == size:
-            return
-        for record in records:
-            if record not in kept:
-                self._count("spool_full", record)
-        lost = {record.number for record in records} - {record.number for record in kept}
-        self._reading = deque(record for record in self._reading if record.number not in lost)
         draft = self.folder / f".{first}.draft"
         try:
             draft.write_bytes(b"".join(pack(record) for record in kept))
             draft.replace(self._path(first))
         except OSError:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-                self._path(first).unlink()
+            # No room even for less: the whole segment makes it.
             kept = []
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+                self._path(first).unlink()
+        lost = [record for record in records if record not in kept]
+        for record in lost:
+            self._count("spool_full", record)
+        numbers = {record.number for record in lost}
+        self._reading = deque(record for record in self._reading if record.number not in numbers)
         self._segments[index] = (first, sum(record.size for record in kept))
+        self._classes[first] = {record.kind for record in kept}
 
     def _count(self, reason: str, record: Record) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + record.rows + record.events
@@ -292,6 +311,7 @@ class Spool:
 
     def _remove_first_segment(self) -> None:
         first, _ = self._segments.popleft()
+        self._classes.pop(first, None)
         if not self._segments:
             self._close_segment()
         with contextlib.suppress(OSError):
