@@ -28,6 +28,7 @@ class Growth:
     said: float
     """Bytes when it was last said."""
     calm: int = 0
+    is_urgent: bool = False
 
 
 @dataclass(kw_only=True)
@@ -72,6 +73,11 @@ class Floors:
             self.lows[eighth, 0] = min(value, float(self.lows[eighth, 0]))
         return self._next()
 
+    @property
+    def block_steps(self) -> float:
+        """Steps that a block covers; a host is sampled by time, not by step."""
+        return (self.starts[-1] - self.starts[0]) / max(1, len(self.starts) - 1)
+
     def _next(self) -> bool:
         self.records += 1
         if self.records % self.block:
@@ -99,20 +105,29 @@ class MemoryGrowth:
     """More of the growth than this in one block is a jump (a cache filled, a bucket grown), not a leak."""
     least_deviations: float = 5.0
     """Growth in units of the spread of its blocks' steps."""
+    least_bytes: float = 1e8
+    """Growth below this is an allocator finding its size, whatever its share of a small process."""
+    far_seconds: float = 7 * 86_400.0
+    """A forecast end further away than this is recorded and warns nobody."""
     page_blocks: float = 6.0
-    """Forecast end, in blocks of 100 records, from which somebody should act now."""
+    """Forecast end, in blocks of 100 records, from which somebody should act now …"""
+    page_seconds: float = 3600.0
+    """… or in seconds, whichever comes first."""
     floors: dict[str, Floors] = field(init=False, default_factory=dict)
     ceilings: dict[str, float] = field(init=False, default_factory=dict)
     """Bytes that are there: a GPU's memory, a host's."""
     growing: dict[str, Growth] = field(init=False, default_factory=dict)
     step: int = field(init=False, default=-1)
-    stride: float = field(init=False, default=1.0)
+    time: float = field(init=False, default=0.0)
+    record_seconds: float = field(init=False, default=0.0)
+    """Time from one record to the next, where the records have times."""
 
     def observe(self, step: Step) -> list[Finding] | None:
         said: list[Finding] = []
-        if step.number > self.step >= 0:
-            self.stride += 0.1 * (min(step.number - self.step, 1000) - self.stride)
-        self.step = step.number
+        passed = step.time - self.time
+        if self.time > 0.0 and 0.0 < passed < 1e5:
+            self.record_seconds += (0.02 if self.record_seconds else 1.0) * (passed - self.record_seconds)
+        self.step, self.time = step.number, step.time
         for metric, ceiling in WATCHED.items():
             if step.mean(metric) is None:
                 continue
@@ -132,6 +147,7 @@ class MemoryGrowth:
             return None
         name = f"host_memory_used_bytes@{sample.node}"
         self.ceilings[name] = total
+        self.ceilings["process_memory_rss_bytes"] = self.ceilings["process_memory_shared_bytes"] = total
         if not self.floors.setdefault(name, Floors()).push(np.array([total - free]), sample.step):
             return None
         return self._judge(name, None)
@@ -141,7 +157,7 @@ class MemoryGrowth:
         grows = self._grows(floors.floors)
         said = []
         grown = np.flatnonzero(grows).tolist()
-        if step is not None and len(grown) > max(8, len(grows) // 2):
+        if step is not None and len(grown) >= max(2, 0.75 * len(grows)):
             said += self._say(name, "run", grown, floors)
         else:
             for rank in grown[:64]:
@@ -167,6 +183,8 @@ class MemoryGrowth:
                     & (growth > self.least_growth * blocks[0])
                     & (steps.max(axis=0) < self.largest_step * growth)
                     & (growth > self.least_deviations * noise)
+                    & (growth > self.least_bytes)
+                    & (blocks[-1] - blocks[-1 - length // 3] > 0.5 * (blocks[length // 3] - blocks[0]))
                 )
         return grows
 
@@ -182,9 +200,10 @@ class MemoryGrowth:
             return [self._finding(name, scope, ranks, floors)]
         growth.calm = 0
         eta = self._forecast(name, ranks, floors)
-        urgent = eta is not None and eta <= self.page_blocks
-        if now < growth.first + 1.5 * (growth.said - growth.first) and not (urgent and growth.said != now):
+        grown = now >= growth.first + 1.5 * (growth.said - growth.first)
+        if not grown and (growth.is_urgent or not self._is_urgent(eta)):
             return []
+        growth.is_urgent = growth.is_urgent or self._is_urgent(eta)
         growth.said = now
         return [self._finding(name, scope, ranks, floors)]
 
@@ -214,19 +233,29 @@ class MemoryGrowth:
             return None
         return max(0.0, (ceiling - float(np.nanmax(floors.floors[-1, ranks]))) / rate)
 
+    def _is_urgent(self, blocks: float | None) -> bool:
+        if blocks is None:
+            return False
+        return blocks <= self.page_blocks or 0.0 < blocks * 100.0 * self.record_seconds <= self.page_seconds
+
     def _finding(self, name: str, scope: str, ranks: list[int], floors: Floors, *, end_step: int | None = None) -> Finding:
         growth = self.growing[f"{name}|{scope}"]
         metric, _, node = name.partition("@")
         now, rate, blocks = float(np.nanmedian(floors.floors[-1, ranks])), self._rate(ranks, floors), self._forecast(name, ranks, floors)
-        per_step = rate / (floors.block * max(self.stride, 1e-9))
-        end = None if blocks is None else int(self.step + blocks * floors.block * self.stride)
+        per_step = rate / max(floors.block_steps, 1e-9)
+        end = None if blocks is None else int(self.step + blocks * floors.block_steps)
+        seconds = blocks * floors.block * self.record_seconds if blocks is not None and self.record_seconds and not node else None
+        is_far = seconds is not None and seconds > self.far_seconds
+        severity = Severity.INFO if is_far else Severity.WARNING
+        if self._is_urgent(blocks) and end_step is None:
+            severity = Severity.CRITICAL
         many = len(floors.floors[-1])
         who = f"node {node}" if node else named(ranks) if many > 1 else "the run"
         soon = f"; out of memory by about step {end:,} at this rate" if end is not None and end_step is None else ""
         over = " and has stopped" if end_step is not None else ""
         return Finding(
             kind=self.kind,
-            severity=Severity.CRITICAL if blocks is not None and blocks <= self.page_blocks and end_step is None else Severity.WARNING,
+            severity=severity,
             scope=f"{metric} of {scope}" if scope != "run" else metric,
             onset_step=max(growth.onset, 0),
             detected_step=max(self.step, growth.onset, 0),

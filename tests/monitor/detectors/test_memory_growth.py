@@ -73,3 +73,17 @@ def test_a_host_that_will_run_out_soon_pages_with_the_step_at_which_it_ends():
 
 def test_logs_without_memory_say_nothing():
     assert not feed(MemoryGrowth(), paced(np.ones(500)))
+
+
+def test_a_process_that_finds_its_size_is_no_leak():
+    """A real small process: 344 MB to 351 MB over its first 700 steps; and a large one whose caches fill, ever more slowly."""
+    assert not feed(MemoryGrowth(), of_one(3.44e8 + 1e4 * np.arange(1500)))
+    assert not feed(MemoryGrowth(), of_one(4e10 * (1 + 0.1 * (1 - np.exp(-np.arange(3000) / 300)))))
+
+
+def test_a_leak_whose_end_is_weeks_away_is_recorded_and_warns_nobody():
+    detector, said = MemoryGrowth(), []
+    for number in range(3000):
+        detector.sample(Sample("node-1", "1", number, 0.0, {"host_memory_total_bytes": 2e12, "host_memory_available_bytes": 1.8e12}))
+        said += detector.observe(Step.of(number, {RSS: 2e10 + 1e5 * number}, time=1e9 + number)) or []
+    assert {finding.severity for finding in said} == {Severity.INFO}
