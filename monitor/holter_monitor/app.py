@@ -21,6 +21,7 @@ from holter_monitor.api import (
     heatmap,
     incidents,
     openapi,
+    otlp,
     picture,
     places,
     points,
@@ -78,7 +79,7 @@ def build(settings: Settings) -> Gate:
     app.state.parts = parts
     problems.install(app)
     openapi.install(app)
-    for part in (health, session, runs, series, curves, goodput, heatmap, places, points, incidents, picture, silences, stream):
+    for part in (health, session, runs, series, curves, goodput, heatmap, places, points, otlp, incidents, picture, silences, stream):
         app.include_router(part.router)
     ui.mount(app)
     frames = Frames(parts)

@@ -67,6 +67,11 @@ def install(app: FastAPI) -> None:
         problem = Problem(error.status_code, str(error.detail), value=request.url.path, remedy=REMEDIES.get(error.status_code))
         return respond(problem, dict(error.headers or {}))
 
+    async def ours(request: Request, error: Exception) -> Response:
+        # The server's own middleware raises it again for the log, so it is not swallowed here.
+        return respond(Problem(500, "Our fault", value=request.url.path, remedy="the collector's log has the trace; please tell us"))
+
+    app.add_exception_handler(Exception, ours)
     for kind in (Problem, FrameError, Unavailable):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(RequestValidationError, invalid)
