@@ -32,7 +32,7 @@ def _run(run: Scanned) -> dict[str, Any]:
         "extent": words.extent(run),
         "broken": run.broken,
         "notes": run.notes,
-        "count": len(loud),
+        "count": sum(trouble.cause is None for trouble in loud),
         "plots": [
             (
                 metric,
@@ -56,6 +56,7 @@ def _trouble(run: Scanned, trouble: Trouble) -> dict[str, Any]:
         "kind": trouble.kind,
         "when": words.when(trouble),
         "summary": trouble.summary,
+        "part_of": f"{trouble.cause.kind} from step {trouble.cause.onset_step:,}" if trouble.cause else "",
         "certainty": words.certainty(trouble),
         "lost": words.duration(trouble.cost_seconds) if trouble.cost_seconds else "",
         "action": words.action(trouble),

@@ -7,6 +7,7 @@ from math import isfinite, log10
 
 from markupsafe import Markup, escape
 
+from holter_monitor.report.words import number
 from holter_monitor.traces import Point
 
 WIDTH, HEIGHT = 760, 150
@@ -27,8 +28,8 @@ def chart(points: Sequence[Point], *, title: str, marks: Sequence[tuple[int, str
     labels = Markup("").join(
         _LABEL.format(x, y, name, text)
         for x, y, name, text in (
-            (_LEFT - 4, _TOP + 9, "axis end", f"{high:.4g}"),
-            (_LEFT - 4, HEIGHT - _BOTTOM, "axis end", f"{low:.4g}"),
+            (_LEFT - 4, _TOP + 9, "axis end", number(high)),
+            (_LEFT - 4, HEIGHT - _BOTTOM, "axis end", number(low)),
             (_LEFT, HEIGHT - 5, "axis", f"step {finite[0][0]:,}"),
             (WIDTH - _RIGHT, HEIGHT - 5, "axis end", f"{finite[-1][0]:,}"),
         )

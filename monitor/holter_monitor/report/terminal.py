@@ -11,7 +11,7 @@ from rich.text import Text
 from holter_monitor.episodes import Trouble
 from holter_monitor.findings import Severity
 from holter_monitor.imports.records import LogError
-from holter_monitor.report.words import action, certainty, duration, extent, when
+from holter_monitor.report.words import action, certainty, duration, extent, number, when
 from holter_monitor.scan import Scanned
 from holter_monitor.traces import Frame
 
@@ -91,7 +91,7 @@ def _spark(frame: Frame, trouble: Trouble, *, is_ascii: bool) -> Text:
     line = "".join(_mark([value for _, value in each], low, high, marks) for each in buckets)
     marked = trouble.onset_step if points[0][0] <= trouble.onset_step else trouble.detected_step
     at = next((place for place, each in enumerate(buckets) if each[-1][0] >= marked), len(buckets) - 1)
-    span = f"{frame.metric} {low:.4g}{'..' if is_ascii else '…'}{high:.4g}, steps {points[0][0]:,}-{points[-1][0]:,}"
+    span = f"{frame.metric} {number(low)}{'..' if is_ascii else '…'}{number(high)}, steps {points[0][0]:,}-{points[-1][0]:,}"
     return Text.assemble((line, "cyan"), "\n", " " * at + "^", "\n", (span, "dim"))
 
 

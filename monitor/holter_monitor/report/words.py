@@ -16,6 +16,14 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
+def number(value: float) -> str:
+    """Four digits that matter, without an exponent as long as a person can read it: `14,050`, `0.0012`."""
+    size = abs(value)
+    if size >= 1e7 or 0 < size < 1e-4:
+        return f"{value:.3e}"
+    return f"{value:,.0f}" if size >= 1e4 else f"{value:.4g}"
+
+
 def tokens(count: float) -> str:
     """`40.24e9` -> `40.24B tokens`."""
     for power, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
