@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
+from holter_monitor.episodes import Trouble
 from holter_monitor.imports.records import LogError
 from holter_monitor.labels import Judged, Label, judge
+from holter_monitor.policies import Policy
 from holter_monitor.scan import Scanned, ScanSettings, scan
 
 _DAY = 86400.0
+Teller: TypeAlias = Callable[[Trouble], bool]
+
+
+def is_loud(trouble: Trouble) -> bool:
+    """Who is told where there is no policy: warning and higher."""
+    return trouble.is_loud
+
+
+def routed(policy: Policy, project: str, receiver: str | None) -> Teller:
+    """Of what this policy tells anybody, or this receiver. Its durations (`hold`, `quiet_hours`) are not replayed: many logs tell no time."""
+
+    def tells(trouble: Trouble) -> bool:
+        incident = replace(trouble.incident, project=project)
+        routes = [route for route in policy.routes_of(incident, trouble.source) if not route.observe_only]
+        told = {name for route in routes for name in route.receivers}
+        return bool(told) if receiver is None else receiver in told
+
+    return tells
 
 
 @dataclass(slots=True)
@@ -20,6 +40,7 @@ class Tally:
     """What one setting did on all logs."""
 
     name: str
+    tells: Teller
     judged: list[tuple[Scanned, Judged]] = field(default_factory=list)
     unlabelled: list[Scanned] = field(default_factory=list)
     failures: list[LogError] = field(default_factory=list)
@@ -34,7 +55,7 @@ class Tally:
         """False alarms on labelled logs; where there are none, all alarms: what a person would have had to look at."""
         runs = [(scanned, len(judged.false)) for scanned, judged in self.judged]
         if not runs:
-            runs = [(scanned, alarms(scanned)) for scanned in self.unlabelled]
+            runs = [(scanned, self.alarms(scanned)) for scanned in self.unlabelled]
         return _rate(runs)
 
     def as_json(self) -> dict[str, Any]:
@@ -62,14 +83,18 @@ class Tally:
                 [(scanned, len(judged.false)) for scanned, judged in self.judged if not judged.verdicts]
             ),
             "false_alarms_per_run_day": _per_day([(scanned, len(judged.false)) for scanned, judged in self.judged]),
-            "unlabelled_alarms": sum(map(alarms, self.unlabelled)),
-            "unlabelled_alarms_per_100k_records": _rate([(scanned, alarms(scanned)) for scanned in self.unlabelled]),
-            "unlabelled_alarms_per_run_day": _per_day([(scanned, alarms(scanned)) for scanned in self.unlabelled]),
+            "unlabelled_alarms": sum(map(self.alarms, self.unlabelled)),
+            "unlabelled_alarms_per_100k_records": _rate([(scanned, self.alarms(scanned)) for scanned in self.unlabelled]),
+            "unlabelled_alarms_per_run_day": _per_day([(scanned, self.alarms(scanned)) for scanned in self.unlabelled]),
             "kinds": self._kinds(),
             "missed": self._missed(),
             "false": self._false(),
             "unreadable": [str(failure) for failure in self.failures],
         }
+
+    def alarms(self, scanned: Scanned) -> int:
+        """Incidents that somebody would have been told of; a symptom is told with its cause."""
+        return sum(self.tells(trouble) and trouble.cause is None for trouble in scanned.troubles)
 
     def _token_delays(self) -> list[float]:
         delays = []
@@ -107,26 +132,21 @@ class Tally:
         ]
 
 
-def backtest(name: str, paths: Iterable[Path], labels: Mapping[str, Label], settings: ScanSettings) -> Tally:
-    """All logs through one setting."""
-    tally = Tally(name)
+def backtest(name: str, paths: Iterable[Path], labels: Mapping[str, Label], settings: ScanSettings, *, tells: Teller = is_loud) -> Tally:
+    """All logs through one setting; `tells` says of which incidents somebody would have been told."""
+    tally = Tally(name, tells)
     for result in scan(paths, replace(settings, with_plots=True)):
         if isinstance(result, LogError):
             tally.failures.append(result)
             continue
         label = labels.get(Path(result.source.partition("#")[0]).name)
         if label is not None and label.is_labelled:
-            tally.judged.append((result, judge(label, result.trace.numbers, result.troubles)))
+            tally.judged.append((result, judge(label, result.trace.numbers, filter(tells, result.troubles))))
         else:
             tally.unlabelled.append(result)
         result.trace.frames.clear()
         result.trace.metrics.clear()
     return tally
-
-
-def alarms(scanned: Scanned) -> int:
-    """Incidents that somebody would have been told of."""
-    return sum(trouble.is_loud and trouble.cause is None for trouble in scanned.troubles)
 
 
 def _rate(runs: list[tuple[Scanned, int]]) -> float | None:

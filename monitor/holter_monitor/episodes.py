@@ -84,7 +84,9 @@ class Episodes:
     run: str = ""
     all: list[Trouble] = field(default_factory=list)
     recent: list[Trouble] = field(default_factory=list)
-    """Those that a finding may still belong to."""
+    """Those that a new finding may still belong to."""
+    known: dict[str, Trouble] = field(default_factory=dict)
+    """By the identities of their findings: one that is said again is never a new trouble."""
 
     def say(self, findings: list[Finding], record: int, source: str) -> list[Trouble]:
         """Takes findings in, said at the record of this number; answers with the troubles that are new."""
@@ -93,10 +95,13 @@ class Episodes:
             known = self._owner(finding, record)
             if known is not None:
                 self._hear(known, finding, record)
+                if known not in self.recent:
+                    self.recent.append(known)
                 continue
             incident, _ = machine.opened(self.run, "", finding, float(record), TIMING)
             trouble = Trouble(len(self.all), source, incident, finding.detected_step, record, abs(finding.score))
             self.all.append(trouble)
+            self.known[incident.id] = trouble
             self.recent.append(trouble)
             new.append(trouble)
             self._explain(trouble)
@@ -106,10 +111,10 @@ class Episodes:
 
     def _owner(self, finding: Finding, record: int) -> Trouble | None:
         key = machine.identity(self.run, finding)
-        same = next((trouble for trouble in self.recent if key in trouble.incident.findings), None)
-        if same is not None:
-            return same
-        return next((trouble for trouble in self.recent if self._belongs(trouble.incident, finding, record)), None)
+        found = self.known.get(key) or next((each for each in self.recent if self._belongs(each.incident, finding, record)), None)
+        if found is not None:
+            self.known[key] = found
+        return found
 
     @staticmethod
     def _belongs(incident: Incident, finding: Finding, record: int) -> bool:

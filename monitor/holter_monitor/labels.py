@@ -9,11 +9,11 @@ Labels are JSON lines, one object a trace::
 `ignore_before_step` counts. `confidence: "likely"` and `expected: true` (regular evaluations, checkpoints) count neither as miss nor as
 false alarm, nor does a restart. `benign` remarks name hard negatives; they need no treatment: what is not an event is healthy.
 
-The rule, in records of the log: an incident of severity warning or higher, whose kind speaks of the event's signal, inside
-[start, max(end, start + grace) + 20] is the event's own (of several such events, that of its own kind, else the first). The event is
-**found** when its first own incident comes within `grace` of its start and nothing was said about that signal in the 20 records before; else
-it is missed. Every other incident that is not the symptom of one is a **false alarm**; those at most 50 records apart count once (up to 500
-records). Slow steps are scored once a trace, by its first certain one.
+The rule, in records of the log: an incident that somebody is told of (by default: of severity warning or higher), whose kind speaks of the
+event's signal, inside [start, max(end, start + grace) + 20] is the event's own (of several such events, that of its own kind, else the
+first). The event is **found** when its first own incident comes within `grace` of its start and nothing was said about that signal in the
+20 records before; else it is missed. Every other incident that is not the symptom of one is a **false alarm**; those at most 50 records apart
+count once (up to 500 records). Slow steps are scored once a trace, by its first certain one.
 """
 
 from __future__ import annotations
@@ -146,14 +146,13 @@ def kind_of(word: str) -> str | None:
     return next((kind for part, kind in _LABEL_KINDS if part in word), None)
 
 
-def judge(label: Label, numbers: Sequence[int], troubles: Iterable[Trouble]) -> Judged:
-    """Holds a run's incidents against its label; `numbers` is the step of each record."""
+def judge(label: Label, numbers: Sequence[int], alarms: Iterable[Trouble]) -> Judged:
+    """Holds the incidents of a run that somebody was told of against its label; `numbers` is the step of each record."""
     expected, ignored = _windows(label, numbers)
-    alarms = sorted((trouble for trouble in troubles if trouble.is_loud), key=lambda trouble: trouble.detected_record)
-    alarms = [trouble for trouble in alarms if SIGNAL_OF.get(trouble.kind) in label.scope]
+    judged_alarms = sorted((each for each in alarms if SIGNAL_OF.get(each.kind) in label.scope), key=lambda each: each.detected_record)
     own: list[list[Trouble]] = [[] for _ in expected]
     rest: list[Trouble] = []
-    for trouble in alarms:
+    for trouble in judged_alarms:
         at, signal = trouble.detected_record, SIGNAL_OF[trouble.kind]
         open_now = [place for place, event in enumerate(expected) if signal in event.signals and event.start <= at <= event.last]
         owner = next((place for place in open_now if expected[place].kind == trouble.kind), open_now[0] if open_now else None)

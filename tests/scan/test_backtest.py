@@ -125,3 +125,36 @@ def test_words_of_labels() -> None:
     assert [kind_of(word) for word in ("nan", "divergence", "stall", "restart", "loss_noise")] == [
         "non_finite", "loss_divergence", "throughput_stalls", None, "loss_noise",
     ]  # fmt: skip
+
+
+POLICY = """
+receivers:
+  oncall: {type: pagerduty, routing_key: "${SOME_KEY}"}
+  chat: {type: log}
+routes:
+  - match: {kind: non_finite}
+    receivers: [oncall]
+  - match: {kind: "loss_*"}
+    receivers: [chat]
+"""
+
+
+def test_a_policy_decides_what_counts_as_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logged(tmp_path, "a.csv", {300: 2.0, 500: float("nan")})
+    labelled(tmp_path, {"id": "a", "file": "a.csv", "events": [event(300)]})
+    (tmp_path / "team.yml").write_text(POLICY)
+    policy = ["--policies", str(tmp_path / "team.yml"), "--json"]
+    for arguments, found, false in (([], 1, 1), (["--receiver", "oncall"], 0, 1), (["--receiver", "chat"], 1, 0)):
+        assert main(["backtest", str(tmp_path), *policy, *arguments]) == 0
+        row = figures(capsys)
+        assert (row["found"], row["false_alarms"]) == (found, false), arguments
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--receiver", "oncall"], ["--policies", "nowhere"], ["--policies", "team.yml", "--receiver", "nobody"]]
+)
+def test_a_policy_that_cannot_be_tried_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    logged(tmp_path, "a.csv", {})
+    (tmp_path / "team.yml").write_text(POLICY)
+    assert main(["backtest", str(tmp_path), *arguments]) == 2

@@ -12,16 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from holter_monitor.backtest import Tally, backtest
+from holter_monitor.backtest import Tally, Teller, backtest, is_loud, routed
 from holter_monitor.commands.scan import mapping
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.imports import FORMATS
 from holter_monitor.imports.records import LogError
 from holter_monitor.labels import load
+from holter_monitor.policy_files import PolicyError
+from holter_monitor.policy_files import load as load_policy
 from holter_monitor.report import comparison
 from holter_monitor.scan import ScanSettings
 from holter_monitor.tuning import SettingError, tuned
@@ -42,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DETECTOR.PARAMETER=VALUE",
         help="a second setting, on top of --set; may be repeated",
     )
+    parser.add_argument(
+        "--policies", type=Path, metavar="PATH", help="count what this policy tells somebody (a folder of *.yml, or one file)"
+    )
+    parser.add_argument("--receiver", metavar="NAME", help="… or tells this receiver")
+    parser.add_argument("--project", default="scans", help="the project that the policy's routes see (default: %(default)s)")
     parser.add_argument("--min-recall", type=float, metavar="SHARE", help="fail below it")
     parser.add_argument("--max-false-alarms", type=float, metavar="RATE", help="fail above so many per 100,000 records")
     parser.add_argument("--format", choices=sorted(FORMATS), help="do not tell the format from the content")
@@ -55,12 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
         sets = [arguments.set] + ([arguments.set + arguments.compare] if arguments.compare else [])
         makers = [tuned(each, DETECTORS) for each in sets]
         labels = {name: label for path in _label_files(arguments) for name, label in load(path).items()}
-    except (SettingError, LogError) as error:
+        tells = _teller(arguments)
+    except (SettingError, LogError, PolicyError) as error:
         print(f"holter backtest: {error}", file=sys.stderr)
         return UNREADABLE
     names = [", ".join(each) or "default" for each in sets]
+    reading = ScanSettings(format=arguments.format, columns=dict(arguments.map))
     tallies = [
-        backtest(name, arguments.paths, labels, ScanSettings(format=arguments.format, columns=dict(arguments.map), detectors=detectors))
+        backtest(name, arguments.paths, labels, replace(reading, detectors=detectors), tells=tells)
         for name, detectors in zip(names, makers, strict=True)
     ]
     figures = [tally.as_json() for tally in tallies]
@@ -71,6 +81,27 @@ def run(arguments: argparse.Namespace) -> int:
     for failure in tallies[-1].failures:
         print(f"holter backtest: {failure}", file=sys.stderr)
     return exit_status(tallies[-1], min_recall=arguments.min_recall, max_false_alarms=arguments.max_false_alarms)
+
+
+class _AnySecret(dict[str, str]):
+    """An environment for policies that are only tried: whatever secret they name is there, and is nobody's."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> str:
+        return "unset"
+
+
+def _teller(arguments: argparse.Namespace) -> Teller:
+    if arguments.policies is None:
+        if arguments.receiver is not None:
+            raise SettingError("--receiver needs --policies")
+        return is_loud
+    policy = load_policy(arguments.policies, _AnySecret(), lambda _name, _facts: None)
+    if arguments.receiver is not None and arguments.receiver not in policy.receivers:
+        raise SettingError(f"--receiver {arguments.receiver!r}: the policy has {', '.join(sorted(policy.receivers))}")
+    return routed(policy, arguments.project, arguments.receiver)
 
 
 def _label_files(arguments: argparse.Namespace) -> list[Path]:
