@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from holter_monitor.alerting import Alerting
 from holter_monitor.api import (
     curves,
     goodput,
+    groups,
     health,
     heatmap,
     incidents,
@@ -49,13 +51,14 @@ from holter_monitor.notify.outbox import Deliveries
 from holter_monitor.notify.receivers import workers
 from holter_monitor.pipeline import Consumer, SampleWriter
 from holter_monitor.policies import default_policy
+from holter_monitor.retention import sweep
 from holter_monitor.room import Room
 from holter_monitor.settings import Settings
 from holter_monitor.store.control import open_control
 from holter_monitor.store.log_sqlite import SqliteFrameLog
 from holter_monitor.store.outbox import SqlOutbox
-from holter_monitor.store.queries_duckdb import DuckDbQueries
 from holter_monitor.store.references import References
+from holter_monitor.store.retention_duckdb import DuckDbStore
 
 
 def build(settings: Settings) -> Gate:
@@ -79,7 +82,23 @@ def build(settings: Settings) -> Gate:
     app.state.parts = parts
     problems.install(app)
     openapi.install(app)
-    for part in (health, session, runs, series, curves, goodput, heatmap, places, points, otlp, incidents, picture, silences, stream):
+    for part in (
+        health,
+        session,
+        runs,
+        series,
+        groups,
+        curves,
+        goodput,
+        heatmap,
+        places,
+        points,
+        otlp,
+        incidents,
+        picture,
+        silences,
+        stream,
+    ):
         app.include_router(part.router)
     ui.mount(app)
     frames = Frames(parts)
@@ -129,7 +148,7 @@ def assemble(settings: Settings) -> Parts:
     """Open the stores and put the parts together."""
     control = open_control(settings.control_url)
     log = SqliteFrameLog(settings.data / "frames.sqlite")
-    samples = DuckDbQueries(settings.data / "samples.duckdb", metrics_per_run=settings.limits.metrics_per_run)
+    samples = DuckDbStore(settings.data / "samples.duckdb", metrics_per_run=settings.limits.metrics_per_run)
     meters, broadcast = Meters(), Broadcast()
     policy = default_policy(os.environ)
     alerting = Alerting(policy, link=settings.url, samples=samples)
@@ -144,7 +163,7 @@ def assemble(settings: Settings) -> Parts:
         consumers.append(
             Detection(log, control, meters, bench=Engines(References(control)), alarm=alerting, wake=deliveries.wake, broadcast=broadcast)
         )
-    known, janitor = KnownRuns(control), Janitor(log, consumers)
+    known, janitor = KnownRuns(control), Janitor(log, consumers, forget=lambda: sweep(samples, control, settings.retention, time.time()))
     parts = Parts(
         settings=settings,
         control=control,

@@ -1,9 +1,11 @@
-"""The thread that tidies: trims the frame log behind both consumers. (Retention of points will live here too.)"""
+"""The thread that tidies: trims the frame log behind both consumers, and forgets old points."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 
 from holter_monitor.errors import MonitorError
 from holter_monitor.pipeline import Consumer
@@ -11,11 +13,13 @@ from holter_monitor.store.ports import FrameLog
 
 logger = logging.getLogger(__name__)
 EVERY_SECONDS = 10.0
+FORGET_SECONDS = 3_600.0
 
 
 class Janitor:
-    def __init__(self, log: FrameLog, consumers: list[Consumer]) -> None:
-        self._log, self._consumers = log, consumers
+    def __init__(self, log: FrameLog, consumers: list[Consumer], *, forget: Callable[[], int]) -> None:
+        self._log, self._consumers, self._forget = log, consumers, forget
+        self._forgot_at = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="holter-janitor", daemon=True)
 
@@ -31,6 +35,9 @@ class Janitor:
         while not self._stopping.wait(EVERY_SECONDS):
             try:
                 self.tidy()
+                if time.monotonic() - self._forgot_at >= FORGET_SECONDS:
+                    self._forgot_at = time.monotonic()
+                    self._forget()
             except MonitorError as error:
                 logger.warning("tidying up has to wait: %s", error)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from holter_monitor.errors import MonitorError
-from holter_monitor.settings import ROLES, Limits, Settings
+from holter_monitor.settings import ROLES, Limits, Retention, Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allowed-host", action="append", default=[], help="a further name under which requests may come (Host header)")
     parser.add_argument("--tls-certificate", type=Path, help="PEM file")
     parser.add_argument("--tls-key", type=Path, help="PEM file")
+    parser.add_argument(
+        "--full-days", type=float, default=14, help="so long every step of every rank stays; then each tenth (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--days", type=float, default=90, help="so long per-rank points stay; summaries stay for good (default: %(default)s)"
+    )
+    parser.add_argument("--max-gib", type=float, default=64, help="the points' size from which the oldest go first (default: %(default)s)")
     parser.add_argument("--free-disk-mib", type=int, default=256, help="below so much free disk no frame is taken (default: %(default)s)")
     parser.add_argument("--no-detection", action="store_true", help="store only")
 
@@ -49,6 +56,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         certificate=arguments.tls_certificate,
         key=arguments.tls_key,
         detect=not arguments.no_detection,
+        retention=Retention(full_days=arguments.full_days, days=arguments.days, bytes=int(arguments.max_gib * 2**30)),
         limits=Limits(free_disk_bytes=arguments.free_disk_mib << 20),
     )
 
