@@ -131,7 +131,8 @@ def _axis(parts: Parts, run: str, series: shapes.Series, align: str) -> NDArray[
     if align == "step" or not len(series):
         return series.step.astype(np.float64)
     if align == "time":
-        return (series.time_ns - series.time_ns.min()) / 1e9
+        seconds: NDArray[Any] = (series.time_ns - series.time_ns.min()) / 1e9
+        return seconds
     tokens = parts.samples.aggregate(run, "tokens", Window(), how="sum")
     if not len(tokens.step):
         raise Problem(
