@@ -34,7 +34,7 @@ def read(path: Path, *, format: str | None = None, columns: dict[str, str] | Non
         ("megatron.log", "megatron", 5), ("nanotron.log", "nanotron", 3), ("torchtitan.log", "torchtitan", 2), ("llmc_main.log", "llmc", 5),
         ("llmc_stdout.txt", "llmc-output", 2), ("modded_nanogpt.log", "modded-nanogpt", 4), ("nanogpt.log", "nanogpt", 3), ("mllog.txt", "mllog", 4),
         ("trainer_state.json", "trainer_state", 4), ("wandb_history.jsonl", "jsonl", 4), ("wandb_chart.csv", "csv", 5), ("long.csv", "csv", 3),
-        ("keyvalue.log", "keyvalue", 3), ("ranks.tsv", "csv", 4),
+        ("keyvalue.log", "keyvalue", 3), ("transformers.log", "transformers-output", 4), ("ranks.tsv", "csv", 4),
     ],
 )  # fmt: skip
 def test_a_format_is_told_by_content(tmp_path: Path, file: str, format: str, records: int) -> None:
@@ -104,6 +104,13 @@ def test_trainer_state_tells_nan_and_leaves_the_final_average_out() -> None:
     _, records, _ = read(LOGS / "trainer_state.json")
     assert [record.step for record in records] == [1, 2, 2, 3]
     assert math.isnan(records[1].values["loss"]) and records[2].values["eval_loss"] == 3.0 and records[3].values["loss"] == 3.1
+
+
+def test_what_the_trainer_prints_among_its_progress_bars() -> None:
+    _, records, log = read(LOGS / "transformers.log")
+    assert [record.values.get("loss") for record in records if "loss" in record.values][:2] == [1.5545, 1.3465]
+    assert math.isnan(records[3].values["loss"]) and records[2].values["eval_loss"] == 1.4 and log.broken.count == 0
+    assert all(record.step is None for record in records)
 
 
 def test_only_the_last_of_several_checkpoints_states_is_read(tmp_path: Path) -> None:

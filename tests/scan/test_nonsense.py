@@ -113,6 +113,12 @@ def test_words_for_numbers(tmp_path: Path, cell: str, value: float | None) -> No
     assert said == value or (value is not None and math.isnan(value) and said is not None and math.isnan(said))
 
 
+def test_decimal_commas_between_semicolons(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step;loss;lr\n1;2,5;1,5e-4\n2;-3,25;0\n")
+    assert [record.values for record in records(path)] == [{"loss": 2.5, "lr": 1.5e-4}, {"loss": -3.25, "lr": 0.0}]
+
+
 def test_of_two_columns_of_one_name_the_first_counts(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("step,loss,loss,train/loss\n1,2.5,9.9,8.8\n")

@@ -17,6 +17,7 @@ from holter_monitor.imports.parquet import Parquet
 from holter_monitor.imports.records import Head, Importer
 from holter_monitor.imports.tfevents import TensorBoard
 from holter_monitor.imports.torchtitan import Torchtitan
+from holter_monitor.imports.transformers_output import TransformersOutput
 from holter_monitor.imports.wandb_run import WandbRun
 
 IMPORTERS: tuple[Importer, ...] = (
@@ -34,6 +35,7 @@ IMPORTERS: tuple[Importer, ...] = (
     LlmcOutput(),
     ModdedNanogpt(),
     NanoGpt(),
+    TransformersOutput(),
     Delimited(),
     KeyValue(),
 )

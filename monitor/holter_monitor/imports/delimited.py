@@ -15,6 +15,7 @@ from holter_monitor.imports.tables import CellError, Columns, record
 
 _DELIMITERS = (",", "\t", ";", "|")
 _CHART = re.compile(r"^(?P<run>.+) - (?P<metric>.+?)(?P<bound>__MIN|__MAX)?$")
+_DECIMAL = re.compile(r"^(\s*[-+]?\d+),(\d+(?:[eE][-+]?\d+)?\s*)$")
 _SKIPPED = Target("ignored", "")
 
 
@@ -84,6 +85,9 @@ def _rows(log: LogFile, lines: Iterator[tuple[int, str]], delimiter: str, width:
                 continue
         else:
             cells = line.split(delimiter)
+        if delimiter == ";" and "," in line:
+            # Where a semicolon parts the cells, a comma parts the decimals.
+            cells = [_DECIMAL.sub(r"\1.\2", cell) for cell in cells]
         if len(cells) != width:
             log.broken.add(line_number, f"{len(cells)} cells; expected {width}")
             continue

@@ -77,8 +77,8 @@ class LogFile:
         return bytes(kept)
 
     def lines(self) -> Iterator[tuple[int, str]]:
-        """`(number, text)` without line ends; a line over `LINE_BYTES` is counted as broken and skipped. Of a line that
-        a progress bar overwrote (`\\r`) the last state counts."""
+        """`(number, text)` without line ends. A line over `LINE_BYTES` is counted as broken and skipped. A progress bar overwrites its line
+        (`\\r`): what it overwrote is a line of its own, under the same number."""
         number = 0
         try:
             with self.open() as raw:
@@ -91,7 +91,10 @@ class LogFile:
                             pass
                         continue
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8", "replace").rstrip("\r\n")
-                    yield number, text.rpartition("\r")[2] if "\r" in text else text
+                    if "\r" in text:
+                        yield from ((number, part) for part in text.split("\r") if part)
+                    else:
+                        yield number, text
         except LogError as error:
             raise self.failed(error.reason, error.expected, number + 1) from error
 
@@ -190,6 +193,9 @@ def _said(error: BaseException) -> str:
 
 # ------------------------------------------------------------------ walking
 
+SUMMARIES = frozenset({"wandb-summary.json", "wandb-metadata.json", "all_results.json", "train_results.json", "eval_results.json"})
+"""What frameworks leave beside a log: last values, in the same words, and no record of a step."""
+
 
 def find(path: Path) -> list[LogFile]:
     """The logs under `path`: itself, or every file below it, sorted. Event files of one folder are one log; of the `trainer_state.json` of
@@ -203,7 +209,7 @@ def find(path: Path) -> list[LogFile]:
         for folder, subfolders, names in os.walk(path, onerror=_unreadable)
         if _descend(subfolders)
         for name in names
-        if not name.startswith(".")
+        if not name.startswith(".") and name not in SUMMARIES
     )
     return _gather([file for file in files if file.is_file()])
 

@@ -11,7 +11,7 @@ from holter_monitor.imports.names import target
 from holter_monitor.imports.records import Head, Record
 from holter_monitor.imports.text import Fields, plain, records, stamp
 
-_LINE = re.compile(r"\b(?:global[_ ]step|step|iteration|iter|it)\b\s*[:=#]?\s*(\d+)", re.IGNORECASE)
+_LINE = re.compile(r"\b(?:global[_ ]step|steps?|iteration|iter|it)\b\s*[:=#]?\s*(\d+)", re.IGNORECASE)
 _PAIR = re.compile(r"([A-Za-z_][\w/.-]*)\s*[:=]\s*([-+]?(?:\d[\d.,]*(?:e[-+]?\d+)?|nan|inf(?:inity)?))\s?(ms|s|%)?(?!\w)", re.IGNORECASE)
 _ENOUGH = 3
 """Lines of the head that must look so: prose mentions steps too."""

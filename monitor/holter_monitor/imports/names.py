@@ -27,10 +27,11 @@ _ALIASES = {
     "lr": "lr learning_rate train_lr train_learning_rate optim_lr learning_rate_learning_rate",
     "eval_loss": "eval_loss val_loss valid_loss validation_loss lm_loss_validation tel test_loss loss_val validation_metrics_loss",
     "tokens_per_second": "tokens_per_second tokens_per_s tokens_per_sec tok_s tokens_s tps throughput throughput_tps train_tokens_per_second "
-    "tokens_per_sec_per_gpu tokens_per_second_per_gpu throughput_device_tokens_per_sec throughput_tokens_per_sec tok_per_sec tgs wps",
-    "samples_per_second": "samples_per_second samples_per_s samples_per_sec train_samples_per_second examples_per_second images_per_second",
+    "tokens_per_sec_per_gpu tokens_per_second_per_gpu throughput_device_tokens_per_sec throughput_tokens_per_sec tok_per_sec tgs wps tok_sec tokens_s_device",
+    "samples_per_second": "samples_per_second samples_per_s samples_per_sec train_samples_per_second examples_per_second images_per_second samples_sec",
     "step_time_seconds": "step_time_seconds step_time_s step_time iteration_time iter_time sec_per_step seconds_per_step step_duration "
-    "step_seconds time_per_step time_per_iteration batch_time time_metrics_end_to_end_s end_to_end_s train_step_time perf_step_time",
+    "step_seconds time_per_step time_per_iteration elapsed_time_per_iteration_s iter_time_s "
+    "batch_time time_metrics_end_to_end_s end_to_end_s train_step_time perf_step_time",
     "data_wait_seconds": "data_wait_seconds data_wait_s data_time_s data_time data_loading_time data_load_time dataloader_time "
     "time_metrics_data_loading_s data_loading_s",
     "compute_seconds": "compute_seconds compute_time_s compute_time",
