@@ -24,7 +24,14 @@ from collector import Collector, collector
 
 METRICS = ("loss", "step_time_seconds", "tokens", "tokens_per_second")
 RANKS_PER_NODE, HEAT_STEPS = 8, 120
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def main() -> int:
@@ -83,7 +90,10 @@ def fill_wide(running: Collector, run: str, nodes: int) -> None:
 
 def report(running: Collector, long: str, wide: str, arguments: argparse.Namespace) -> None:
     curves = {"metrics": ",".join(METRICS), "max_points": 1400}
-    show(f"curves, {arguments.steps:,} steps × {len(METRICS)} metrics", *asked(running, f"runs/{long}/curves", curves))
+    show(
+        f"curves, {arguments.steps:,} steps × {len(METRICS)} metrics, first asked", *asked(running, f"runs/{long}/curves", curves, times=1)
+    )
+    show("the same again", *asked(running, f"runs/{long}/curves", curves))
     show("curves, zoomed to 10,000 steps", *asked(running, f"runs/{long}/curves", {**curves, "from_step": 400_000, "to_step": 410_000}))
     show(
         "sparkline of the list (newest 2,000 steps)",

@@ -7,7 +7,10 @@ import struct
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from collector import Collector, frame
+from holter_monitor.store import tables
+from holter_monitor.store.rollups import Buckets, Rollups, Source, read
 
 
 def fill(served: Collector, run: str, steps: range, *, attempt: str = "a1", start: float = 1_700_000_000.0, **metrics) -> None:
@@ -129,3 +132,31 @@ def test_the_picture_of_an_incident_is_a_png(served: Collector) -> None:
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
     assert struct.unpack(">I", answer.content[16:20]) == (1088,)
     assert served.http.get("/api/v1/incidents/nope/plot.png").status_code == 404
+
+
+def test_blocks_kept_in_memory_say_what_the_store_says(tmp_path) -> None:
+    """Wide buckets from the rollups equal one scan, also after the run went on, at ragged ends and over a NaN."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'c.sqlite'}")
+    tables.metadata.create_all(engine)
+    rollups, source = Rollups(), Source("r", "loss", "a")
+
+    def add(connection: sa.Connection, first: int, last: int) -> None:
+        rows = [(step, None if step % 500 == 7 else 1 + (step * 37 % 101) / 100) for step in range(first, last + 1)]
+        same = {"run": "r", "metric": "loss", "attempt": "a", "count": 2}
+        connection.execute(
+            tables.step_summaries.insert(),
+            [
+                {**same, "step": s, "at": float(s), "mean": v, "min": v, "max": v and v + 1, "non_finite": 2 if v is None else 0}
+                for s, v in rows
+            ],
+        )
+
+    with engine.begin() as connection:
+        connection.execute(tables.runs.insert(), {"id": "r", "project": "p", "name": "n", "created_at": 0.0, "updated_at": 0.0})
+        for first, last in ((3, 2_000), (2_001, 2_100), (2_101, 9_999)):
+            add(connection, first, last)
+            for low, high in ((3, last), (70, last - 13), (100, 130), (last - 5, last)):
+                wide = rollups.buckets(connection, source, low, high, width=128, base=2.5)
+                plain = read(connection, source, low, high, width=128, base=2.5)
+                for name in Buckets.__slots__:
+                    np.testing.assert_allclose(getattr(wide, name), getattr(plain, name), err_msg=f"{name} {low}–{high} of {last}")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Query
 from pydantic import Field
 
 from holter_monitor.api.parts import TheCaller, TheParts, visible_run
 from holter_monitor.api.shapes import Shape
 from holter_monitor.store import curves
-from holter_monitor.store.curves import Stretch
+from holter_monitor.store.curves import Reader
+from holter_monitor.store.rollups import BLOCK
 
 router = APIRouter(prefix="/api/v1", tags=["series"])
 MAX_METRICS = 20
@@ -70,17 +71,17 @@ def get_curves(
         along = curves.stretches(connection, run, from_step, to_step)
         first = along[0].first if along else from_step or 0
         last = along[-1].last if along else first
-        width = max(1, -(-(last - first + 1) // max_points))
-        found = {name: curves.curve(connection, run, name, along, width) for name in wanted}
-        total = _tokens(connection, run, along, from_step, width) if "tokens" in wanted else ([], [])
-        lost = curves.lost(connection, run, along, width) if "step_time_seconds" in wanted else _NOTHING_LOST
+        reader = Reader(connection, run, along, curves.width_of(along, max_points), parts.rollups)
+        found = {name: reader.curve(name) for name in wanted}
+        total = _tokens(reader, from_step) if "tokens" in wanted else ([], [])
+        lost = reader.lost() if "step_time_seconds" in wanted else _NOTHING_LOST
     found = {name: curve for name, curve in found.items() if curve["step"]}
     longest: dict[str, Any] = max(found.values(), key=lambda curve: len(curve["step"]), default={"step": [], "time": []})
     return CurvesShape(
         run=run,
         from_step=first,
         to_step=last,
-        width=width,
+        width=reader.width,
         curves={name: CurveShape(**curve) for name, curve in found.items()},
         total=TotalShape(step=total[0], value=total[1]),
         times=TotalShape(step=longest["step"], value=longest["time"]),
@@ -91,12 +92,12 @@ def get_curves(
 _NOTHING_LOST: dict[str, Any] = {"step": [], "seconds": [], "share": None, "base": None}
 
 
-def _tokens(connection: sa.Connection, run: str, along: list[Stretch], from_step: int | None, width: int) -> tuple[list[int], list[float]]:
+def _tokens(reader: Reader, from_step: int | None) -> tuple[list[int], list[float]]:
     """Tokens count from the run's first step, whatever the window."""
     before = 0.0
-    if from_step and along:
-        earlier = curves.stretches(connection, run, None, along[0].first - 1)
-        _, values = curves.total(connection, run, "tokens", earlier, 1 << 40)
+    if from_step and reader.along:
+        earlier = curves.stretches(reader.connection, reader.run, None, reader.along[0].first - 1)
+        _, values = dataclasses.replace(reader, along=earlier, width=BLOCK).total("tokens")
         before = values[-1] if values else 0.0
-    steps, values = curves.total(connection, run, "tokens", along, width)
+    steps, values = reader.total("tokens")
     return steps, [before + value for value in values]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from holter_monitor.silences import Silence
 from holter_monitor.store import runs
 from holter_monitor.store.control import Control
 from holter_monitor.store.ports import FrameLog, SampleStore
+from holter_monitor.store.rollups import Rollups
 
 if TYPE_CHECKING:
     from holter_monitor.api.access import Access
@@ -59,6 +60,7 @@ class Parts:
     deliveries: Deliveries
     consumers: list[Consumer]
     janitor: Janitor
+    rollups: Rollups = field(default_factory=Rollups)
     clock: Callable[[], float] = time.time
 
 

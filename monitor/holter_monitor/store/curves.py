@@ -1,16 +1,19 @@
-"""A run's curves from the step summaries, thinned in the database: a million steps cost one range scan a metric and never leave it whole.
+"""A run's curves from the step summaries, thinned in the database and in the rollups.
 
 A restart repeats steps. Along the run a step's newest attempt counts, so an attempt ends where a later one begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
+from holter_monitor.store.rollups import BLOCK, Buckets, Rollups, Source
 from holter_monitor.store.tables import attempts, step_summaries
 
 SAMPLE = 1_001
@@ -51,64 +54,66 @@ def stretches(connection: sa.Connection, run: str, from_step: int | None, to_ste
     return found[::-1]
 
 
-def curve(connection: sa.Connection, run: str, metric: str, along: Sequence[Stretch], width: int) -> dict[str, list[Any]]:
-    """Columns `step, time, mean, min, max, non_finite`, one entry a bucket of `width` steps; a spike of one step stays in `min` and `max`."""
-    columns = (
-        sa.func.min(ROW.step),
-        sa.func.max(ROW.at),
-        sa.func.avg(ROW.mean),
-        sa.func.min(ROW.min),
-        sa.func.max(ROW.max),
-        sa.func.sum(ROW.non_finite),
-    )
-    rows = [row for stretch in along for row in connection.execute(_buckets(run, metric, stretch, width, *columns))]
-    names = ("step", "time", "mean", "min", "max", "non_finite")
-    return {name: [row[index] for row in rows] for index, name in enumerate(names)}
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Asks for curves of one run along its stretches, in buckets of `width` steps."""
+
+    connection: sa.Connection
+    run: str
+    along: Sequence[Stretch]
+    width: int
+    rollups: Rollups
+
+    def _buckets(self, metric: str, along: Sequence[Stretch], base: float | None = None) -> Iterator[Buckets]:
+        for stretch in along:
+            source = Source(self.run, metric, stretch.attempt)
+            yield self.rollups.buckets(self.connection, source, stretch.first, stretch.last, width=self.width, base=base)
+
+    def curve(self, metric: str) -> dict[str, list[Any]]:
+        """Columns `step, time, mean, min, max, non_finite`, one entry a bucket; a spike of one step stays in `min` and `max`."""
+        found: dict[str, list[Any]] = {name: [] for name in ("step", "time", "mean", "min", "max", "non_finite")}
+        for buckets in self._buckets(metric, self.along):
+            with np.errstate(invalid="ignore", divide="ignore"):
+                mean = buckets.sum_mean / buckets.count
+            found["step"] += buckets.step.tolist()
+            found["time"] += buckets.time.tolist()
+            for name, values in (("mean", mean), ("min", buckets.min), ("max", buckets.max)):
+                found[name] += [None if math.isnan(value) else value for value in values.tolist()]
+            found["non_finite"] += buckets.non_finite.astype(int).tolist()
+        return found
+
+    def total(self, metric: str) -> tuple[list[int], list[float]]:
+        """The first step of each bucket and the sum of `metric` over all ranks and steps up to the bucket's end (tokens seen)."""
+        return self._summed(self._buckets(metric, self.along), "amount")
+
+    def lost(self) -> dict[str, Any]:
+        """Seconds lost so far to steps that took longer than the run's median step, and their share of all the time spent in steps. An attempt's
+        first `STARTING` steps are left out."""
+        settled = [Stretch(s.attempt, max(s.first, s.begun + STARTING), s.last, s.begun) for s in self.along]
+        base = median(self.connection, self.run, STEP_TIME, settled)
+        if base is None:
+            return {"step": [], "seconds": [], "share": None, "base": None}
+        steps, seconds = self._summed(self._buckets(STEP_TIME, settled, base), "excess")
+        spent = sum(float(buckets.sum_mean.sum()) for buckets in self._buckets(STEP_TIME, settled))
+        return {"step": steps, "seconds": seconds, "share": seconds[-1] / spent if seconds and spent else None, "base": base}
+
+    @staticmethod
+    def _summed(pieces: Iterable[Buckets], column: str) -> tuple[list[int], list[float]]:
+        steps: list[int] = []
+        values: list[float] = []
+        for buckets in pieces:
+            so_far = values[-1] if values else 0.0
+            steps += buckets.step.tolist()
+            values += (so_far + np.cumsum(getattr(buckets, column))).tolist()
+        return steps, values
 
 
-def total(connection: sa.Connection, run: str, metric: str, along: Sequence[Stretch], width: int) -> tuple[list[int], list[float]]:
-    """Steps and, at each, the sum of `metric` over all ranks and steps so far (tokens seen)."""
-    added = sa.func.sum(ROW.mean * ROW.count)
-    return _summed(connection, run, metric, along, width, place=sa.func.max(ROW.step), added=added)
-
-
-def lost(connection: sa.Connection, run: str, along: Sequence[Stretch], width: int) -> dict[str, Any]:
-    """Seconds lost so far to steps that took longer than the run's median step, and their share of all the time spent in steps. An attempt's
-    first `STARTING` steps are left out."""
-    settled = [Stretch(s.attempt, max(s.first, s.begun + STARTING), s.last, s.begun) for s in along]
-    base = median(connection, run, STEP_TIME, settled)
-    if base is None:
-        return {"step": [], "seconds": [], "share": None, "base": None}
-    beyond = sa.func.sum(sa.case((ROW.max > base, ROW.max - base), else_=0.0))
-    steps, seconds = _summed(connection, run, STEP_TIME, settled, width, place=sa.func.min(ROW.step), added=beyond)
-    spent = sum(spent_seconds(connection, run, stretch) for stretch in settled)
-    return {"step": steps, "seconds": seconds, "share": seconds[-1] / spent if seconds and spent else None, "base": base}
-
-
-def _summed(
-    connection: sa.Connection,
-    run: str,
-    metric: str,
-    along: Sequence[Stretch],
-    width: int,
-    *,
-    place: sa.ColumnElement[Any],
-    added: sa.ColumnElement[Any],
-) -> tuple[list[int], list[float]]:
-    steps: list[int] = []
-    values: list[float] = []
-    so_far = 0.0
-    for stretch in along:
-        for step, value in connection.execute(_buckets(run, metric, stretch, width, place, added)):
-            so_far += value or 0.0
-            steps.append(step)
-            values.append(so_far)
-    return steps, values
-
-
-def _buckets(run: str, metric: str, stretch: Stretch, width: int, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    bucket = ROW.step // width
-    return sa.select(*columns).where(*_of(run, metric, stretch)).group_by(bucket).order_by(bucket)
+def width_of(along: Sequence[Stretch], points: int) -> int:
+    """Steps in a bucket, so that there are at most `points`; a wide one is a multiple of the rollups' block."""
+    if not along:
+        return 1
+    width = max(1, -(-(along[-1].last - along[0].first + 1) // points))
+    return width if width < BLOCK else -(-width // BLOCK) * BLOCK
 
 
 def _of(run: str, metric: str, stretch: Stretch) -> tuple[sa.ColumnElement[bool], ...]:
@@ -124,10 +129,11 @@ def median(connection: sa.Connection, run: str, metric: str, along: Sequence[Str
     """Of every n-th step: the stride is odd, so that it does not beat with what recurs every 2, 10 or 100 steps."""
     steps = sum(max(0, stretch.last - stretch.first + 1) for stretch in along)
     stride = max(1, steps // SAMPLE) | 1
-    values = [
-        value
-        for stretch in along
-        for value in connection.execute(sa.select(ROW.max).where(*_of(run, metric, stretch), ROW.step % stride == 0)).scalars()
-        if value is not None
-    ]
+    values: list[float] = []
+    for stretch in along:
+        chosen = list(range(stretch.first, stretch.last + 1, stride))
+        mine = (ROW.run == run, ROW.metric == metric, ROW.attempt == stretch.attempt)
+        for start in range(0, len(chosen), 500):  # SQLite's limit on variables is a thousand in old versions
+            query = sa.select(ROW.max).where(*mine, ROW.step.in_(chosen[start : start + 500]))
+            values += [value for value in connection.execute(query).scalars() if value is not None]
     return sorted(values)[len(values) // 2] if values else None

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from holter_monitor.plots import Series
 from holter_monitor.store import curves
+from holter_monitor.store.rollups import Rollups
 
 COMPANION = {"loss": "grad_norm", "grad_norm": "loss", "tokens_per_second": "data_wait_seconds", "step_time_seconds": "data_wait_seconds"}
 AROUND = 150
@@ -34,10 +35,10 @@ def series(connection: sa.Connection, incident: Mapping[Any, Any]) -> list[Serie
     along = curves.stretches(connection, incident["run"], first, last)
     if not along:
         return []
-    width = max(1, -(-(along[-1].last - along[0].first + 1) // POINTS))
+    reader = curves.Reader(connection, incident["run"], along, curves.width_of(along, POINTS), Rollups())
     metric = incident["metric"] or "loss"
     names = [metric, COMPANION[metric]] if metric in COMPANION else [metric]
-    found = [(name, curves.curve(connection, incident["run"], name, along, width)) for name in names]
+    found = [(name, reader.curve(name)) for name in names]
     return [_series(name, columns) for name, columns in found if columns["step"]]
 
 
