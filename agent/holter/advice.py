@@ -14,14 +14,18 @@ class Advice:
     stop: bool = False
     checkpoint: bool = False
     skip_batch: bool = False
+    rewind_to: int | None = None
+    """The step to go back to: the newest checkpoint before the trouble."""
     reason: str = ""
 
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Advice:
+        rewind = words.get("rewind_to")
         return cls(
             stop=words.get("stop") is True,
             checkpoint=words.get("checkpoint") is True,
             skip_batch=words.get("skip_batch") is True,
+            rewind_to=rewind if type(rewind) is int and rewind >= 0 else None,
             reason=str(words.get("reason", ""))[:500],
         )
 

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from holter.advice import NO_ADVICE, Advice
@@ -98,6 +99,7 @@ class Run:
         attrs = {"path": str(path)} if path is not None else {}
         self.event("checkpoint", step=step, **attrs, **({"seconds": seconds} if seconds is not None else {}))
         self._recorder.enter(Phase.CHECKPOINT)
+        self._advice = replace(self._advice, checkpoint=False)  # heeded: `if run.advice.checkpoint:` must not save at every step
         return Pause(self, Phase.CHECKPOINT, "checkpoint", {"step": step, **attrs})
 
     def evaluation(self, step: int | None = None, metrics: Mapping[str, object] | None = None) -> AbstractContextManager[object]:

@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
 
 from holter_monitor import incidents as machine
+from holter_monitor import reactions
 from holter_monitor.diagnosis import Case, Signal, diagnose
 from holter_monitor.diagnosis.remedy import remedy
 from holter_monitor.diagnosis.symptoms import explains
 from holter_monitor.errors import MonitorError
 from holter_monitor.findings import Finding
 from holter_monitor.incidents import Change, Incident
-from holter_monitor.notices import Desk, Run
+from holter_monitor.notices import CANARY_PROJECT, Desk, Run
 from holter_monitor.policies import Policy
 from holter_monitor.silences import Silence
 from holter_monitor.store import incident_rows as rows
 from holter_monitor.store import signals
 from holter_monitor.store.ports import SampleStore
-from holter_monitor.store.tables import audit, incident_findings, incidents, runs, silences
+from holter_monitor.store.tables import audit, incidents, runs, silences
 
 logger = logging.getLogger(__name__)
 _BESIDE_SECONDS = 300.0
@@ -36,6 +37,23 @@ _LOOKS, _HOST_LOOKS = 32, 4
 
 class UnknownIncident(LookupError):
     """There is no incident of this id."""
+
+
+@dataclass
+class Touched:
+    """An incident that the findings at hand have changed, and how."""
+
+    incident: Incident
+    changes: list[Change] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+    def add(self, key: str, changes: list[Change]) -> None:
+        """One thing is told once: what is new anyhow need not be said to have grown."""
+        is_new = any(change.word in ("opened", "reopened") for change in self.changes)
+        self.changes += [
+            change for change in changes if change not in self.changes and not (is_new and change.word in ("worsened", "updated"))
+        ]
+        self.keys.append(key)
 
 
 class Alerting:
@@ -51,17 +69,21 @@ class Alerting:
         """Take the findings of one run into its incidents, and queue the notices that follow."""
         if not findings:
             return
-        timing = self.policy.timing
-        current = rows.load_current(connection, run.id, now - timing.rejoin_seconds)
+        current = rows.load_current(connection, run.id, now - self.policy.timing.rejoin_seconds)
         desk = self._desk(connection, now)
+        touched: dict[str, Touched] = {}
         for finding in findings:
-            self._hear(desk, run, finding, current)
+            self._hear(desk, run, finding, current, touched)
+        for it in touched.values():
+            it.incident.causes = self._causes(desk, run, it.incident, current)
+            self._settle(desk, run, it.incident, it.changes, current)
+            rows.save_findings(connection, it.incident, it.keys)
 
-    def _hear(self, desk: Desk, run: Run, finding: Finding, current: list[Incident]) -> None:
+    def _hear(self, desk: Desk, run: Run, finding: Finding, current: list[Incident], touched: dict[str, Touched]) -> None:
         timing, key = self.policy.timing, machine.identity(run.id, finding)
-        incident = _owner(desk.connection, key, current) or next(
-            (i for i in current if machine.belongs(i, finding, desk.now, timing)), None
-        )
+        incident = _owner(desk.connection, key, current)
+        if incident is None and run.project != CANARY_PROJECT:  # each canary is an incident of its own
+            incident = next((i for i in current if machine.belongs(i, finding, desk.now, timing)), None)
         if incident is None:
             incident, changes = machine.opened(run.id, run.project, finding, desk.now, timing)
             current.append(incident)
@@ -69,9 +91,7 @@ class Alerting:
             changes = machine.heard(incident, finding, desk.now, timing)
             if not changes:
                 return
-        incident.causes = self._causes(desk, run, incident, current)
-        self._settle(desk, run, incident, changes, current)
-        rows.save_finding(desk.connection, incident, key)
+        touched.setdefault(incident.id, Touched(incident)).add(key, changes)
 
     def _causes(self, desk: Desk, run: Run, incident: Incident, current: list[Incident]) -> list[dict[str, Any]]:
         """The ranked causes as the records stand now. In a storm (hundreds of incidents at once) without the signals, which cost a query."""
@@ -96,8 +116,7 @@ class Alerting:
         """Write the incident and tell whom it concerns."""
         if any(change.word in ("opened", "reopened") for change in changes):
             changes = changes + _explained(incident, current)
-        hidden = self._hidden(desk, run, incident)
-        changes = changes + hidden
+        changes = changes + self._hidden(desk, run, incident) + self._react(desk, run, incident, changes)
         rows.save(desk.connection, incident, None)
         told = [change for change in changes if change.word != "updated"]
         for change in told:
@@ -105,6 +124,14 @@ class Alerting:
             desk.tell(run, incident, change, [other for other in current if other.parent == incident.id])
         desk.schedule(run, incident)
         self._take_over(desk, run, incident, current)
+
+    def _react(self, desk: Desk, run: Run, incident: Incident, changes: list[Change]) -> list[Change]:
+        if any(change.word == "resolved" for change in changes):
+            reactions.withdraw(desk.connection, incident, desk.now)
+        elif self.policy.reactions and incident.is_active and incident.state != "pending":
+            given = reactions.advise(desk.connection, self.policy, incident, run.name, desk.now)
+            return [Change("advised", "policy", ", ".join(given))] if given else []
+        return []
 
     def _take_over(self, desk: Desk, run: Run, cause: Incident, current: list[Incident]) -> None:
         """A cause that comes to light after its symptom takes it over, so that one of the two is talked about."""
@@ -217,10 +244,15 @@ def _owner(connection: sa.Connection, key: str, current: list[Incident]) -> Inci
     for incident in current:
         if key in incident.findings:
             return incident
-    owner = sa.select(incident_findings.c.incident).where(incident_findings.c.id == key)
-    found = rows.load_where(connection, incidents.c.id.in_(owner))
-    current += found
-    return found[0] if found else None
+    said = rows.load_finding(connection, key)
+    if said is None:
+        return None
+    owner = next((incident for incident in current if incident.id == said[0]), None)
+    if owner is None:
+        owner = rows.load_where(connection, incidents.c.id == said[0])[0]
+        current.append(owner)
+    owner.findings[key] = said[1]
+    return owner
 
 
 def _explained(incident: Incident, current: list[Incident]) -> list[Change]:

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI
+from holter.frame import Frame
 from starlette.routing import Route
 
 from holter_monitor import __version__, ui
-from holter_monitor.alerting import Alerting
 from holter_monitor.api import (
     curves,
     goodput,
@@ -41,22 +41,19 @@ from holter_monitor.api.known import KnownRuns
 from holter_monitor.api.parts import Parts
 from holter_monitor.broadcast import Broadcast
 from holter_monitor.detection import Detection
+from holter_monitor.dispatch import Dispatch
 from holter_monitor.errors import DataDirectoryInUse, SettingsError
 from holter_monitor.gauges import Content, Flow
 from holter_monitor.ingest import Committer
 from holter_monitor.janitor import Janitor
 from holter_monitor.judges import Engines
 from holter_monitor.meters import Meters
-from holter_monitor.notify.outbox import Deliveries
-from holter_monitor.notify.receivers import workers
 from holter_monitor.pipeline import Consumer, SampleWriter
-from holter_monitor.policies import default_policy
 from holter_monitor.retention import sweep
 from holter_monitor.room import Room
 from holter_monitor.settings import Settings
 from holter_monitor.store.control import open_control
 from holter_monitor.store.log_sqlite import SqliteFrameLog
-from holter_monitor.store.outbox import SqlOutbox
 from holter_monitor.store.references import References
 from holter_monitor.store.retention_duckdb import DuckDbStore
 
@@ -70,7 +67,7 @@ def build(settings: Settings) -> Gate:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         parts.broadcast.open(asyncio.get_running_loop())
-        await asyncio.to_thread(start, parts)
+        await asyncio.to_thread(start, parts, asyncio.get_running_loop())
         try:
             yield
         finally:
@@ -150,18 +147,21 @@ def assemble(settings: Settings) -> Parts:
     log = SqliteFrameLog(settings.data / "frames.sqlite")
     samples = DuckDbStore(settings.data / "samples.duckdb", metrics_per_run=settings.limits.metrics_per_run)
     meters, broadcast = Meters(), Broadcast()
-    policy = default_policy(os.environ)
-    alerting = Alerting(policy, link=settings.url, samples=samples)
-    outbox = SqlOutbox(control.engine, fallback=policy.fallback)
-    if settings.db is None:
-        outbox.release()  # the directory is ours alone: a lease can only be a killed predecessor's
-    deliveries = Deliveries(workers(policy.receivers, outbox, allow_private=policy.allow_private, link=settings.url))
+    dispatch = Dispatch(control, samples, link=settings.url, policies=settings.policies, environ=os.environ, is_alone=settings.db is None)
     room = Room(settings.data, settings.limits.free_disk_bytes)
     committer = Committer(log, meters, room=room, waiting_bytes=settings.limits.waiting_bytes)
     consumers: list[Consumer] = [SampleWriter(log, samples, meters)]
     if settings.detect:
         consumers.append(
-            Detection(log, control, meters, bench=Engines(References(control)), alarm=alerting, wake=deliveries.wake, broadcast=broadcast)
+            Detection(
+                log,
+                control,
+                meters,
+                bench=Engines(References(control)),
+                alarm=dispatch.alerting,
+                wake=dispatch.deliveries.wake,
+                broadcast=broadcast,
+            )
         )
     known, janitor = KnownRuns(control), Janitor(log, consumers, forget=lambda: sweep(samples, control, settings.retention, time.time()))
     parts = Parts(
@@ -175,8 +175,8 @@ def assemble(settings: Settings) -> Parts:
         broadcast=broadcast,
         known=known,
         access=Access(control, is_open=settings.is_loopback),
-        operator=alerting,
-        deliveries=deliveries,
+        operator=dispatch.alerting,
+        dispatch=dispatch,
         consumers=consumers,
         janitor=janitor,
     )
@@ -184,12 +184,15 @@ def assemble(settings: Settings) -> Parts:
     return parts
 
 
-def start(parts: Parts) -> None:
-    parts.deliveries.start()
+def start(parts: Parts, loop: asyncio.AbstractEventLoop) -> None:
+    def submit(frame: Frame, body: bytes) -> None:
+        asyncio.run_coroutine_threadsafe(parts.committer.submit(frame, body), loop).result(20)
+
     parts.committer.start()
     for consumer in parts.consumers:
         consumer.start()
     parts.janitor.start()
+    parts.dispatch.start(submit)
 
 
 def stop(parts: Parts) -> None:
@@ -198,7 +201,7 @@ def stop(parts: Parts) -> None:
     parts.janitor.stop()
     for consumer in parts.consumers:
         consumer.stop()
-    parts.deliveries.stop(5)
+    parts.dispatch.stop(5)
     parts.samples.close()
     parts.log.close()
     parts.control.close()

@@ -38,7 +38,7 @@ class Flow(Collector):
             seconds.add_metric([consumer.name], 0.0 if oldest is None else max(0.0, parts.clock() - oldest))
         yield from (frames, seconds)
         deliveries = CounterMetricFamily("holter_deliveries", "Deliveries by receiver and outcome.", labels=["receiver", "outcome"])
-        for worker in parts.deliveries.workers:
+        for worker in parts.dispatch.deliveries.workers:
             for outcome in ("sent", "failed", "refused"):
                 deliveries.add_metric([worker.receiver, outcome], getattr(worker.counts, outcome))
         yield deliveries

@@ -49,7 +49,7 @@ class Change:
 
     word: str
     """opened, worsened, updated, reopened, flapping, steadied, acknowledged, noted, reminded, resolved, silenced, unsilenced, explained,
-    unexplained"""
+    unexplained, advised"""
     actor: str | None = None
     note: str | None = None
 
@@ -268,16 +268,17 @@ def _resolved(incident: Incident, now: float, actor: str | None) -> list[Change]
 
 
 def _gather(incident: Incident) -> None:
-    """Fold the findings into what the incident says as a whole."""
+    """Fold the findings into what the incident says as a whole. Old findings that are over may be missing here; what they added stays."""
     findings = list(incident.findings.values())
     lasting = [finding for finding in findings if not finding.is_over]
     worst = max(lasting or findings, key=lambda finding: (finding.severity, finding.detected_step, abs(finding.score)))
-    incident.severity = max(finding.severity for finding in findings)
-    incident.onset_step = min(finding.onset_step for finding in findings)
-    incident.end_step = None if lasting else max(finding.end_step or 0 for finding in findings)
-    incident.ranks = sorted({rank for finding in findings for rank in finding.ranks})
-    incident.nodes = sorted({node for finding in findings for node in finding.nodes})
-    incident.cost_seconds = _cost(findings)
+    incident.severity = max(incident.severity, *(finding.severity for finding in findings))
+    incident.onset_step = min(incident.onset_step, *(finding.onset_step for finding in findings))
+    incident.end_step = None if lasting else max(incident.end_step or 0, *(finding.end_step or 0 for finding in findings))
+    incident.ranks = sorted({*incident.ranks, *(rank for finding in findings for rank in finding.ranks)})
+    incident.nodes = sorted({*incident.nodes, *(node for finding in findings for node in finding.nodes)})
+    costs = [cost for cost in (incident.cost_seconds, _cost(findings)) if cost is not None]
+    incident.cost_seconds = max(costs, default=None)
     incident.evidence = worst.evidence
     incident.summary = worst.summary if len(incident.scopes) == 1 else _summary(incident, worst)
 

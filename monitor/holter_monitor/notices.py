@@ -32,6 +32,10 @@ _TRANSITIONS = {
 }
 
 
+CANARY_PROJECT, CANARY_RECEIVER = "_holter", "canary"
+"""The synthetic run that proves the whole way from frame to receiver; only its own receiver hears of it."""
+
+
 class Run(Protocol):
     """What a notice says of the run; a row of `runs` will do."""
 
@@ -71,7 +75,8 @@ class Desk:
         transition = _TRANSITIONS.get(change.word)
         muted = incident.silence is not None or incident.parent is not None
         if transition is None or (muted and transition in ("trigger", "update")):
-            self._withdraw(incident)
+            if muted:
+                self._withdraw(incident)
             return
         told = self._told(incident)
         if transition in ("trigger", "update") and change.word != "noted":
@@ -155,6 +160,8 @@ class Desk:
 
     def _plan(self, run: Run, incident: Incident) -> dict[str, float]:
         """When each receiver is told."""
+        if run.project == CANARY_PROJECT:
+            return {CANARY_RECEIVER: self.now}
         plan: dict[str, float] = {}
         for route in self.policy.routes_of(incident, run.name):
             if not route.observe_only:
@@ -180,7 +187,9 @@ class Desk:
 
     def _queue(self, notice: Notice, receiver: str, transition: str, at: float, was_told: bool | None) -> None:
         """One row of the outbox. What waits untried for the same receiver is out of date and withdrawn."""
-        withdrawn = self._withdraw_from(notice.incident, receiver) if was_told is not None else None
+        if transition == "resolve" and was_told is False and self._is_late(notice.incident, receiver):
+            was_told = True  # its worker is behind, or the receiver away: what was due must still be said
+        withdrawn = self._withdraw_from(notice.incident, receiver) if was_told is False or transition != "resolve" else None
         if not was_told:
             if transition == "resolve" and notice.severity != "critical":
                 return  # came and went before anybody heard of it
@@ -196,10 +205,13 @@ class Desk:
         }
         self.connection.execute(outbox.insert().values(**values, next_at=at, created_at=self.now))
 
+    def _is_late(self, incident: str, receiver: str) -> bool:
+        waiting = sa.and_(outbox.c.incident == incident, outbox.c.receiver == receiver, outbox.c.status == "ready")
+        return self.connection.scalar(sa.select(outbox.c.id).where(waiting, outbox.c.next_at <= self.now).limit(1)) is not None
+
     def _withdraw(self, incident: Incident) -> None:
-        for receiver, was_told in self._told(incident).items():
-            if not was_told or incident.silence or incident.parent:
-                self._withdraw_from(incident.id, receiver)
+        for receiver in self._told(incident):
+            self._withdraw_from(incident.id, receiver)
 
     def _withdraw_from(self, incident: str, receiver: str) -> float | None:
         """Take back what was never tried. When the earliest of it was due, None if there was nothing."""

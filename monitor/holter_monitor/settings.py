@@ -66,6 +66,8 @@ class Settings:
     db: str | None = None
     """SQLAlchemy URL of the control store; None is a SQLite file in `data`."""
     role: str = "all"
+    policies: Path | None = None
+    """Folder of alert policies (or one file); None: what the environment says."""
     public_url: str | None = None
     """How people reach this collector; stands in messages. None is http://host:port."""
     behind_proxy: bool = False

@@ -52,6 +52,7 @@ class Clock:
 @pytest.fixture
 def engine(tmp_path: Any) -> Iterator[sa.Engine]:
     engine = sa.create_engine(f"sqlite:///{tmp_path}/control.db")
+    sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))  # power loss is tested elsewhere
     metadata.create_all(engine)
     yield engine
     engine.dispose()

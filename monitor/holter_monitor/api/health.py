@@ -35,6 +35,7 @@ def check(parts: Parts) -> dict[str, str]:
         "ingest": "ok" if parts.committer.is_alive else "its thread has ended",
         "disk": _disk(parts),
     }
+    states["alerting"] = parts.dispatch.problem or "ok"
     now = parts.clock()
     for consumer in parts.consumers:
         lag = now - consumer.oldest_waiting if consumer.oldest_waiting is not None else 0.0

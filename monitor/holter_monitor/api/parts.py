@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from fastapi import Depends, Request
 
 from holter_monitor.broadcast import Broadcast
+from holter_monitor.dispatch import Dispatch
 from holter_monitor.errors import Problem
 from holter_monitor.ingest import Committer
 from holter_monitor.janitor import Janitor
 from holter_monitor.meters import Meters
-from holter_monitor.notify.outbox import Deliveries
 from holter_monitor.pipeline import Consumer
 from holter_monitor.room import Room
 from holter_monitor.settings import Settings
@@ -57,7 +57,7 @@ class Parts:
     known: KnownRuns
     access: Access
     operator: Operator
-    deliveries: Deliveries
+    dispatch: Dispatch
     consumers: list[Consumer]
     janitor: Janitor
     rollups: Rollups = field(default_factory=Rollups)

@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--db", help="SQLAlchemy URL of the control store, like postgresql://user@host/holter (default: a SQLite file in --data)"
     )
     parser.add_argument("--role", choices=ROLES, default="all", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--policies",
+        type=Path,
+        metavar="PATH",
+        help="alert policies: a folder of *.yml, or one file (default: $HOLTER_POLICIES); see holter alerts",
+    )
     parser.add_argument("--public-url", help="how people reach this collector; it stands in messages")
     parser.add_argument("--behind-proxy", action="store_true", help="a proxy in front of a public address speaks TLS")
     parser.add_argument("--allowed-host", action="append", default=[], help="a further name under which requests may come (Host header)")
@@ -50,6 +56,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         data=arguments.data or data_directory(environment),
         db=arguments.db,
         role=arguments.role,
+        policies=arguments.policies or (Path(environment["HOLTER_POLICIES"]) if environment.get("HOLTER_POLICIES") else None),
         public_url=arguments.public_url,
         behind_proxy=arguments.behind_proxy,
         allowed_hosts=tuple(arguments.allowed_host),

@@ -28,6 +28,8 @@ class Limits:
     """So many may come at once."""
     digest_from: int | None = None
     """So many due notices become one message; None = each notice is a message of its own (receivers that are programs)."""
+    shows_images: bool = False
+    """Whether a plot of the evidence is worth drawing for it."""
     digest_pause: float = 10.0
     """After a digest the receiver is left alone for so long: what comes meanwhile is one message, not many."""
 

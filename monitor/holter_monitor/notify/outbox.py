@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import httpx
@@ -84,6 +84,8 @@ class Worker:
     outbox: Outbox
     http: httpx.Client
     link: str = ""
+    picture: Callable[[str], bytes | None] | None = None
+    """Draws the evidence of an incident, for receivers that show images."""
     clock: Callable[[], float] = time.time
     counts: Counts = field(default_factory=Counts)
     bucket: TokenBucket = field(init=False)
@@ -136,10 +138,19 @@ class Worker:
 
     def _message(self, deliveries: list[Delivery]) -> Notice:
         if len(deliveries) == 1:
-            return deliveries[0].notice
+            notice = deliveries[0].notice
+            wanted = self.picture is not None and self.notifier.limits.shows_images and notice.thread is None
+            return replace(notice, image=self._drawn(notice)) if wanted else notice
         keys = "\n".join(delivery.notice.key for delivery in deliveries)
         key = f"digest-{hashlib.sha256(keys.encode()).hexdigest()[:20]}"
         return digest([delivery.notice for delivery in deliveries], key, self.link)
+
+    def _drawn(self, notice: Notice) -> bytes | None:
+        try:
+            return None if self.picture is None else self.picture(notice.incident)
+        except Exception as error:  # noqa: BLE001 - a plot that cannot be drawn must not hold back the alert
+            logger.warning("no plot for the message about %s: %s", notice.incident, error)
+            return None
 
     def _failed(self, deliveries: list[Delivery], error: Exception, retry_after: float | None) -> None:
         now = self.clock()
@@ -175,44 +186,85 @@ def secrets_of(notifier: Notifier) -> list[str]:
 
 
 class Deliveries:
-    """All workers of one collector: started together, woken together, stopped together."""
+    """All workers of one collector: started together, woken together, stopped together, exchanged when the policy changes."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
-        self.workers = list(workers)
-        self._stop = threading.Event()
-        self._wake = {worker.receiver: threading.Event() for worker in workers}
-        self._threads: list[threading.Thread] = []
-        self.errors = 0
+        self._posts = {worker.receiver: _Post(worker) for worker in workers}
+        self._started = False
+
+    @property
+    def workers(self) -> list[Worker]:
+        return [post.worker for post in self._posts.values()]
+
+    @property
+    def errors(self) -> int:
+        """How often a worker could not reach the outbox."""
+        return sum(post.errors for post in self._posts.values())
 
     def start(self) -> None:
-        for worker in self.workers:
-            thread = threading.Thread(target=self._work, args=(worker,), name=f"notify-{worker.receiver}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._started = True
+        for post in self._posts.values():
+            post.start()
 
     def wake(self) -> None:
         """New notices were committed."""
-        for event in self._wake.values():
-            event.set()
+        for post in list(self._posts.values()):
+            post.woken.set()
+
+    def exchange(self, workers: Sequence[Worker]) -> None:
+        """Go on with these. A receiver that is the same as before keeps its worker, and with it its limits and its rest."""
+        old, kept = self._posts, {}
+        for worker in workers:
+            same = old.get(worker.receiver)
+            if same is not None and same.worker.notifier == worker.notifier:
+                same.worker.http, same.worker.link = worker.http, worker.link
+                kept[worker.receiver] = same
+            else:
+                kept[worker.receiver] = _Post(worker)
+        self._posts = kept
+        for post in [post for post in old.values() if post not in kept.values()]:
+            post.stop()
+        for post in [post for post in kept.values() if self._started and post not in old.values()]:
+            post.start()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Finish the messages under way. What waits stays in the outbox for the next start."""
-        self._stop.set()
-        self.wake()
-        ends = time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(0.0, ends - time.monotonic()))
+        posts, ends = list(self._posts.values()), time.monotonic() + timeout
+        for post in posts:
+            post.stop()
+        for post in posts:
+            post.join(max(0.0, ends - time.monotonic()))
 
-    def _work(self, worker: Worker) -> None:
-        event = self._wake[worker.receiver]
+
+class _Post:
+    """One worker's thread."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.woken, self._stop = threading.Event(), threading.Event()
+        self.errors = 0
+        self._thread = threading.Thread(target=self._work, name=f"notify-{worker.receiver}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.woken.set()
+
+    def join(self, timeout: float) -> None:
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _work(self) -> None:
         while not self._stop.is_set():
-            event.clear()
+            self.woken.clear()
             try:
-                wait = worker.step()
+                wait = self.worker.step()
             except Exception:  # the store is away for a moment: the outbox's loop goes on, and says so
                 self.errors += 1
-                logger.exception("worker of receiver %s", worker.receiver)
+                logger.exception("worker of receiver %s", self.worker.receiver)
                 wait = 1.0
             if wait > 0:
-                # Another process may queue notices without waking us (holter alerts test, a second collector): look once a second.
-                event.wait(min(wait, 1.0))
+                # Another process may queue notices without waking us (a second collector): look once a second.
+                self.woken.wait(min(wait, 1.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -32,12 +32,20 @@ def notifier(name: str, facts: Mapping[str, Any]) -> Notifier:
         raise ValueError(f"receivers.{name}.{field}: {first['msg']}") from None
 
 
-def workers(receivers: Mapping[str, Mapping[str, Any]], outbox: Outbox, *, allow_private: bool, link: str = "") -> list[Worker]:
-    """One worker for each receiver, each with an HTTP client of its own."""
+def workers(
+    receivers: Mapping[str, Mapping[str, Any]],
+    outbox: Outbox,
+    *,
+    allow_private: bool,
+    link: str = "",
+    picture: Callable[[str], bytes | None] | None = None,
+) -> list[Worker]:
+    """One worker for each receiver, each with an HTTP client of its own. `picture` draws the evidence of an incident."""
     found = []
     for name, facts in receivers.items():
         it = notifier(name, facts)
         if allow_private and isinstance(it, Apprise):
             it = replace(it, allow_private=True)
-        found.append(Worker(receiver=name, notifier=it, outbox=outbox, http=client(allow_private=allow_private), link=link))
+        http = client(allow_private=allow_private)
+        found.append(Worker(receiver=name, notifier=it, outbox=outbox, http=http, link=link, picture=picture))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import httpx
@@ -21,7 +21,7 @@ class SlackBot:
     """A bot with the scopes `chat:write` and, for the plot, `files:write`, invited to the channel."""
 
     kind: ClassVar[str] = "slack_bot"
-    limits: ClassVar[Limits] = LIMITS
+    limits: ClassVar[Limits] = replace(LIMITS, shows_images=True)
 
     token: SecretStr
     channel: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -21,6 +22,8 @@ _RENAMED = {
     "acknowledged": "acknowledged_at",
     "resolved": "resolved_at",
 }
+_RECENT = 64
+"""Of an incident that comes and goes for days, the findings that are over and older than so many stay in the store."""
 _SAME = [field.name for field in fields(Incident) if field.name not in ("severity", "findings", *_RENAMED)]
 _COLUMNS = {**{name: name for name in _SAME}, **_RENAMED}
 
@@ -37,10 +40,19 @@ def load_where(connection: sa.Connection, condition: sa.ColumnElement[bool], lim
     rows = connection.execute(query).all()
     findings: dict[str, dict[str, Finding]] = {row.id: {} for row in rows}
     if rows:
-        query = sa.select(incident_findings).where(incident_findings.c.incident.in_(findings)).order_by(incident_findings.c.number)
+        every = incident_findings.alias("every")
+        newest = sa.select(sa.func.max(every.c.number)).where(every.c.incident == incident_findings.c.incident).scalar_subquery()
+        kept = sa.or_(sa.not_(incident_findings.c.is_over), incident_findings.c.number > newest - _RECENT)
+        query = sa.select(incident_findings).where(incident_findings.c.incident.in_(findings), kept).order_by(incident_findings.c.number)
         for said in connection.execute(query):
             findings[said.incident][said.id] = _finding(said.finding)
     return [_incident(row, findings[row.id]) for row in rows]
+
+
+def load_finding(connection: sa.Connection, key: str) -> tuple[str, Finding] | None:
+    """The incident that the finding of this identity belongs to, and its newest word; None if it was never heard."""
+    row = connection.execute(sa.select(incident_findings).where(incident_findings.c.id == key)).one_or_none()
+    return None if row is None else (row.incident, _finding(row.finding))
 
 
 def save(connection: sa.Connection, incident: Incident, due_at: float | None) -> None:
@@ -51,13 +63,18 @@ def save(connection: sa.Connection, incident: Incident, due_at: float | None) ->
         connection.execute(incidents.insert().values(values))
 
 
-def save_finding(connection: sa.Connection, incident: Incident, key: str) -> None:
-    """Write the newest word of one of the incident's findings."""
-    finding = asdict(incident.findings[key]) | {"severity": incident.findings[key].severity.word}
-    statement = incident_findings.update().where(incident_findings.c.id == key).values(finding=finding)
-    if not connection.execute(statement).rowcount:
-        number = len(incident.findings)
-        connection.execute(incident_findings.insert().values(id=key, incident=incident.id, number=number, finding=finding))
+def save_findings(connection: sa.Connection, incident: Incident, keys: Sequence[str]) -> None:
+    """Write the newest word of these findings of the incident."""
+    last = connection.scalar(sa.select(sa.func.max(incident_findings.c.number)).where(incident_findings.c.incident == incident.id)) or 0
+    known = set(connection.scalars(sa.select(incident_findings.c.id).where(incident_findings.c.id.in_(keys))))
+    for key in dict.fromkeys(keys):
+        finding = incident.findings[key]
+        said = {"finding": asdict(finding) | {"severity": finding.severity.word}, "is_over": finding.is_over}
+        if key in known:
+            connection.execute(incident_findings.update().where(incident_findings.c.id == key).values(said))
+        else:
+            last += 1
+            connection.execute(incident_findings.insert().values(said | {"id": key, "incident": incident.id, "number": last}))
 
 
 def add_history(connection: sa.Connection, incident: Incident, change: Change, now: float) -> None:

@@ -68,6 +68,18 @@ class SqlOutbox:
             statement = outbox.update().where(outbox.c.status == "leased").values(status="ready", lease_until=None)
             return connection.execute(statement).rowcount
 
+    def retire(self, receivers: Sequence[str], now: float) -> int:
+        """Notices for receivers that the policy no longer has: dead, with the reason, and on to the fallback. How many there were."""
+        with self.engine.begin() as connection:
+            left = sa.and_(outbox.c.receiver.not_in(receivers), outbox.c.status.in_(("ready", "leased")))
+            connection.execute(outbox.update().where(left).values(status="leased", lease_owner=self.owner))
+            query = sa.select(outbox).where(
+                outbox.c.receiver.not_in(receivers), outbox.c.lease_owner == self.owner, outbox.c.status == "leased"
+            )
+            rows = connection.execute(query).all()
+        self.refused([_delivery(row, None) for row in rows], "the policy has no receiver of this name any more", now)
+        return len(rows)
+
     def _mark(self, deliveries: Sequence[Delivery], reroute: Sequence[Delivery] = (), now: float = 0.0, **values: Any) -> None:
         with self.engine.begin() as connection:
             ids = [delivery.id for delivery in deliveries]

@@ -144,9 +144,11 @@ incident_findings = sa.Table(  # the newest word of each finding, and which inci
     "incident_findings",
     metadata,
     sa.Column("id", Id, primary_key=True),  # the first 20 hex digits of SHA-256 of run|kind|scope|onset_step
-    sa.Column("incident", Id, sa.ForeignKey("incidents.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("incident", Id, sa.ForeignKey("incidents.id", ondelete="CASCADE"), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),  # 1, 2, … within its incident
+    sa.Column("is_over", sa.Boolean, nullable=False, default=False),
     sa.Column("finding", sa.JSON, nullable=False),
+    sa.Index(None, "incident", "number"),
 )
 incident_history = sa.Table(
     "incident_history",

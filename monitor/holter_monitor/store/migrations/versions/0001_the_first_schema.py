@@ -217,12 +217,13 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("incident", sa.String(length=64), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("is_over", sa.Boolean(), nullable=False),
         sa.Column("finding", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["incident"], ["incidents.id"], name=op.f("fk_incident_findings_incident_incidents"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_incident_findings")),
     )
     with op.batch_alter_table("incident_findings", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_incident_findings_incident"), ["incident"], unique=False)
+        batch_op.create_index(batch_op.f("ix_incident_findings_incident_number"), ["incident", "number"], unique=False)
 
     op.create_table(
         "incident_history",
@@ -249,7 +250,7 @@ def downgrade() -> None:
 
     op.drop_table("incident_history")
     with op.batch_alter_table("incident_findings", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_incident_findings_incident"))
+        batch_op.drop_index(batch_op.f("ix_incident_findings_incident_number"))
 
     op.drop_table("incident_findings")
     op.drop_table("step_summaries")

@@ -1,0 +1,111 @@
+"""Everything between a finding and a receiver, put together: the policy and its watch, alerting, the outbox, the workers, the canary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import sqlalchemy as sa
+from holter.frame import Frame
+
+from holter_monitor.alerting import Alerting
+from holter_monitor.canary import Canary, Perch
+from holter_monitor.errors import SettingsError
+from holter_monitor.notices import CANARY_PROJECT, CANARY_RECEIVER
+from holter_monitor.notify.http import client
+from holter_monitor.notify.outbox import Deliveries, Worker
+from holter_monitor.notify.receivers import notifier, workers
+from holter_monitor.plots import evidence_png
+from holter_monitor.policies import Policy, default_policy
+from holter_monitor.policy_files import load
+from holter_monitor.policy_watch import PolicyWatch
+from holter_monitor.store import evidence, runs
+from holter_monitor.store.control import Control
+from holter_monitor.store.outbox import SqlOutbox
+from holter_monitor.store.ports import SampleStore
+from holter_monitor.store.tables import incidents, outbox, run_events, step_summaries
+
+SWEEP_SECONDS = 600.0
+
+
+class Dispatch:
+    """`alerting` for the pipeline and the API, `deliveries` for the metrics; `start` and `stop` with the collector."""
+
+    def __init__(
+        self, control: Control, samples: SampleStore | None, *, link: str, policies: Path | None, environ: Mapping[str, str], is_alone: bool
+    ) -> None:
+        self._control, self._link, self._environ = control, link, environ
+        try:
+            policy = default_policy(environ) if policies is None else load(policies, environ, notifier)
+            self._outbox = SqlOutbox(control.engine, policy.fallback)
+            self.alerting = Alerting(policy, link=link, samples=samples)
+            self._perch = Perch()
+            self.deliveries = Deliveries(self._workers(policy))
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        if is_alone:
+            self._outbox.release()  # the directory is ours alone: a lease can only be a killed predecessor's
+        self.watch = None if policies is None else PolicyWatch(policies, environ, self.use)
+        self.canary: Canary | None = None
+
+    def use(self, policy: Policy) -> None:
+        """Go on with this policy. Raises `ValueError` and changes nothing if one of its receivers cannot be built."""
+        fresh = self._workers(policy)
+        self._outbox.fallback = policy.fallback
+        self.alerting.policy = policy
+        self.deliveries.exchange(fresh)
+        self._outbox.retire([worker.receiver for worker in fresh], time.time())
+        if self.canary is not None and policy.heartbeat is not None:
+            self.canary.url = policy.heartbeat.url
+
+    def start(self, submit: Callable[[Frame, bytes], None] | None = None) -> None:
+        """`submit` puts a frame where agents' frames go; with it, and a heartbeat in the policy, the dead-man's switch is armed."""
+        self._outbox.retire([worker.receiver for worker in self.deliveries.workers], time.time())
+        self.deliveries.start()
+        if self.watch is not None:
+            self.watch.start()
+        heartbeat = self.alerting.policy.heartbeat
+        if heartbeat is not None and submit is not None:
+            http = client(allow_private=self.alerting.policy.allow_private)
+            parts = {"perch": self._perch, "http": http, "url": heartbeat.url or None, "every": min(heartbeat.every, 30.0)}
+            self.canary = Canary(run=self._canary_run(), submit=submit, sweep=self._sweep, **parts)  # type: ignore[arg-type]
+            self.canary.start()
+
+    def stop(self, timeout: float) -> None:
+        for part in (self.canary, self.watch):
+            if part is not None:
+                part.stop()
+        self.deliveries.stop(timeout)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, for /readyz; None if nothing is."""
+        said = [part.problem for part in (self.watch, self.canary) if part is not None and part.problem is not None]
+        return "; ".join(said) or None
+
+    def _workers(self, policy: Policy) -> list[Worker]:
+        made = workers(policy.receivers, self._outbox, allow_private=policy.allow_private, link=self._link, picture=self._picture)
+        return [*made, Worker(receiver=CANARY_RECEIVER, notifier=self._perch, outbox=self._outbox, http=client())]
+
+    def _picture(self, incident: str) -> bytes | None:
+        with self._control.read() as connection:
+            row = connection.execute(sa.select(incidents).where(incidents.c.id == incident)).mappings().one_or_none()
+            series = [] if row is None else evidence.series(connection, row)
+        return evidence_png(series, dict(row)) if row is not None and series else None
+
+    def _canary_run(self) -> str:
+        with self._control.write() as connection:
+            row, _ = runs.find_or_create(connection, {"project": CANARY_PROJECT, "name": "canary", "world_size": 1}, time.time())
+            return str(row["id"])
+
+    def _sweep(self) -> None:
+        """A canary every half minute leaves no trace that is older than ten minutes."""
+        old = time.time() - SWEEP_SECONDS
+        with self._control.write() as connection:
+            gone = sa.select(incidents.c.id).where(incidents.c.project == CANARY_PROJECT, incidents.c.updated_at < old)
+            connection.execute(outbox.delete().where(outbox.c.incident.in_(gone)))
+            connection.execute(incidents.delete().where(incidents.c.id.in_(gone)))
+            run = self.canary.run if self.canary is not None else ""
+            connection.execute(step_summaries.delete().where(step_summaries.c.run == run, step_summaries.c.at < old))
+            connection.execute(run_events.delete().where(run_events.c.run == run, run_events.c.at < old))
