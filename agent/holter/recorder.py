@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from holter.garbage import GarbageWatch
 from holter.ring import NO_WAIT, ROW_TAIL, ROW_VALUES, ROWS, ROWS_OFFSET, STRIDE, Phase, Ring, State, Word
 from holter.scalars import Cuda, Device, ScalarTap
 from holter.values import NotANumberError, is_on_device, one_element, to_float, whole
@@ -41,6 +42,7 @@ class Recorder:
         self._tap: ScalarTap | None = None
         self._ring = ring
         self._look = look
+        self._garbage: GarbageWatch | None = None
         self._timed: list[Section] = []
         self._packers: dict[int, struct.Struct] = {}
         if ring is None:
@@ -49,6 +51,7 @@ class Recorder:
         else:
             self._rows = writer(ring.buffer, ROWS_OFFSET, ROWS, STRIDE, self._general, self._look_around, NO_WAIT)
             self._rows.look_at = time.monotonic_ns() + LOOK_EVERY_NS
+            self._garbage = GarbageWatch().start()
         self.step = self._rows.step
 
     # -- steps that are not plain --------------------------------------------------------------------------------------------
@@ -152,6 +155,8 @@ class Recorder:
         if self._rows.lost:
             self.drop("internal_error", self._rows.lost)
             self._rows.lost = 0
+        if self._ring is not None and self._garbage is not None:
+            self._garbage.tell(self._ring)
         if self._look is not None:
             self._look(now)
 
@@ -232,6 +237,8 @@ class Recorder:
         self._ring = None
         self._look = None
         self._rows.close()
+        if self._garbage is not None:
+            self._garbage.stop()
 
 
 def _nothing(*_words: Any, **_values: Any) -> None:

@@ -1,6 +1,8 @@
 """The hot path, in C and in Python: the same rows, no exception, nothing lost that is not counted."""
 
+import gc
 import math
+import signal
 import threading
 import time
 import tracemalloc
@@ -111,6 +113,27 @@ def test_threads_get_rows_of_their_own(recorder, reader):
     assert [sum(values["loss"] == rank for _, values in rows) for rank in range(4)] == [500] * 4
 
 
+def test_a_step_inside_a_step_gets_a_row_of_its_own(recorder, reader):
+    """Case 18: from a signal handler, a finaliser, another value's conversion."""
+
+    class Nested:
+        def __float__(self):
+            recorder.step(100, loss=9.0)
+            return 1.0
+
+        def __del__(self):
+            recorder.step(200, loss=8.0)
+
+    before = signal.signal(signal.SIGALRM, lambda *_: recorder.step(300, loss=7.0))
+    try:
+        recorder.step(1, loss=Nested())
+        signal.raise_signal(signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    gc.collect()
+    assert sorted(step for step, _ in logged(reader)) == [1, 100, 200, 300]
+
+
 def test_nothing_grows_over_many_steps(recorder):
     for step in range(2000):
         recorder.step(step, loss=1.0, lr=2.0, tokens=3)
@@ -158,3 +181,17 @@ def test_no_call_raises(writer, steps, tmp_path_factory):
     numbers = sum(isinstance(value, int | float) for _, values in steps for value in values.values())
     assert sum(len(values) for _, values in logged(reader)) == numbers
     assert not ring.words[16 + 5], "an internal error was counted"
+
+
+@pytest.mark.soak
+def test_nothing_grows_over_a_million_steps(recorder):
+    """Ten million would say the same: memory is traced to the byte."""
+    recorder.step(0, loss=1.0, lr=2.0, tokens=3)
+    tracemalloc.start()
+    recorder.step(0, loss=1.0, lr=2.0, tokens=3)
+    before = tracemalloc.get_traced_memory()[0]
+    for step in range(1_000_000):
+        recorder.step(step, loss=1.0, lr=2.0, tokens=3)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 2000

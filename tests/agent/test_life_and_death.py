@@ -207,3 +207,31 @@ def test_no_signal_handler_and_no_hook_of_the_users_is_touched(tmp_path):
         "assert before == ([signal.getsignal(n) for n in range(1, 65)], sys.excepthook, threading.active_count())"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
+
+
+TORCHRUN = """
+import os, signal, sys, time, torch, torch.distributed as dist, holter
+dist.init_process_group("gloo")
+run = holter.init(project="p", name="n", url=sys.argv[1], directory=sys.argv[2])
+for step in range(1000):
+    dist.all_reduce(torch.ones(1))
+    run.step(step, loss=1.0)
+    time.sleep(0.02)
+    if step == 50 and dist.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.torch
+def test_torchrun_sees_a_killed_rank_as_it_would_without_us(collector, tmp_path):
+    """Case 11: the job ends with torchrun's own status, and it is told which rank was killed and which was then ended."""
+    pytest.importorskip("torch")
+    script = tmp_path / "train.py"
+    script.write_text(TORCHRUN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run([*command, collector.url, str(tmp_path)], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 1
+    lost = collector.wait_for_event("rank_lost", seconds=30)
+    assert (lost["rank"], lost["step"]) == (1, 50)
+    started = [event["rank"] for event in collector.events if event["event"] == "rank_started"]
+    assert sorted(started) == [0, 1] and len({frame.attempt for frame in collector.frames}) == 1

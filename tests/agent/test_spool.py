@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,21 @@ def test_a_disk_that_stays_full_costs_the_least_important_and_counts_it(tmp_path
     kept = drain(spool)
     assert [record.number for record in kept if record.kind == Class.EVENTS] == list(range(0, 60, 10))
     assert len(kept) + spool.take_dropped()["spool_unwritable"] == 60
+
+
+@pytest.mark.soak
+def test_a_large_spool_is_opened_without_reading_it(tmp_path):
+    """Case 30, with 256 MiB, the cap: memory and time of the first frame do not grow with it."""
+    spool = Spool(folder=tmp_path, max_bytes=2**40)
+    for index in range(256):
+        spool.append(Class.POINTS, bytes([index]) * (1024 * 1024), rows=1)
+    spool.close()
+    tracemalloc.start()
+    again = Spool(folder=tmp_path, max_bytes=2**40)
+    assert again.peek().number == 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 * 1024 * 1024
 
 
 class SpoolAgainstAList(RuleBasedStateMachine):

@@ -18,6 +18,7 @@ import numpy as np
 from holter import __version__
 from holter.frame import NO_STEP, NODE_RANK, Event, Frame, encode
 from holter.node.harvest import Columns, Pace
+from holter.node.peaks import flops_ratio, model
 from holter.node.process import ProcessWatch, ending_of
 from holter.node.progress import Progress
 from holter.node.reader import RingError, RingReader
@@ -48,6 +49,13 @@ class WatchedRank:
     process: ProcessWatch
     progress: Progress = field(default_factory=Progress)
     advice_shown: dict[str, Any] = field(default_factory=dict)
+    garbage_ns: int = 0
+
+    def garbage_seconds(self) -> float:
+        """What the rank's garbage collector has taken since this was last asked."""
+        total = self.ring.words[Word.GARBAGE]
+        taken, self.garbage_ns = total - self.garbage_ns, total
+        return taken / 1e9
 
 
 @dataclass
@@ -150,7 +158,7 @@ class NodeAgent:
         run = self._run_of(ring.meta)
         self._recover_tails(run, ring)
         rank = WatchedRank(
-            ring, Pace(flops_ratio=_flops_ratio(ring.meta)), ProcessWatch(*ring.process, self._processes.pop(ring.process[0], None))
+            ring, Pace(flops_ratio=flops_ratio(ring.meta)), ProcessWatch(*ring.process, self._processes.pop(ring.process[0], None))
         )
         run.ranks.append(rank)
         self._known[ring.path] = rank
@@ -159,7 +167,8 @@ class NodeAgent:
         if is_new:
             meta = ring.meta
             keys = ("pid", "host", "local_rank", "world_size", "mesh", "mesh_sizes", "config", "versions")
-            run.say("rank_started", ring.rank, **{key: meta.get(key) for key in keys})
+            gpu = model(int(meta.get("local_rank") or 0)) or None
+            run.say("rank_started", ring.rank, gpu=gpu, **{key: meta.get(key) for key in keys})
 
     def _run_of(self, meta: dict[str, Any]) -> WatchedRun:
         key = (str(meta.get("project", "default")), str(meta.get("name", "run")), str(meta.get("attempt", "0")))
@@ -264,6 +273,8 @@ class NodeAgent:
                     run.samples.add_sample(NODE_RANK, NO_STEP, values)
             elif pid in owners:
                 run, rank = owners[pid]
+                if "process_memory_rss_bytes" in values:
+                    values["process_gc_pause_seconds"] = rank.garbage_seconds()
                 run.samples.add_sample(rank.ring.rank, NO_STEP if rank.pace.step is None else rank.pace.step, values)
         for word, pid, attrs in sample.events:
             for run in [owners[pid][0]] if pid in owners else self._runs.values():
@@ -369,8 +380,3 @@ class NodeAgent:
 def _place(rank: WatchedRank) -> Place:
     meta = rank.ring.meta
     return Place(pid=rank.ring.process[0], local_rank=int(meta.get("local_rank", 0)), visible_gpus=meta.get("visible_gpus"))
-
-
-def _flops_ratio(meta: dict[str, Any]) -> float | None:
-    flops, peak = meta.get("flops_per_token"), meta.get("peak_flops")
-    return float(flops) / float(peak) if flops and peak else None
