@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import log, sqrt
@@ -183,7 +183,8 @@ class Blocks:
         self.total, self.count = 0.0, 0
 
 
-def median(values: Sequence[float]) -> float:
+def median(values: Iterable[float]) -> float:
+    """The upper median: no mean of two. Raises IndexError for nothing."""
     ordered = sorted(values)
     return ordered[len(ordered) // 2]
 

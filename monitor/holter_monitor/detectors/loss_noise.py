@@ -69,6 +69,9 @@ class LossNoise:
         self.paces.append(_log_size(self.moves))
         self.starts.append(self.first)
         self.block, self.moves = [], []
+        if self.sides[-1] > 0.8 and len(self.blocks) > 1 and self.blocks[-1] - median(list(self.blocks)[:-1]) > 2.0:
+            self._start_over()  # the whole block stands far above: another model, or a spike that is not ours to say
+            return None
         return self._judge(point)
 
     def _start_over(self) -> None:
@@ -94,7 +97,7 @@ class LossNoise:
             growth = (median(last) if count > 2 else min(last)) - base
             paces = list(self.paces)
             pace = min(paces[-count:]) - max(median(paces[:-count]), median(paces[:-count][-8:]))
-            is_wider = growth > max(self.growth, self.deviations * spread / sqrt(count)) and min(last) - base > 0.4 * growth
+            is_wider = growth > max(self.growth, self.deviations * spread / sqrt(count)) and min(last) - base > 0.3 * growth
             if is_wider and self._is_noise(count, growth, pace):
                 self.onset, self.base = self.starts[-count], base
                 return self._say(point, growth, growth * sqrt(count) / spread)

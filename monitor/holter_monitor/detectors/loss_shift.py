@@ -34,7 +34,7 @@ class LossShift:
 
     kind: ClassVar[str] = "loss_shift"
     metric: ClassVar[str] = "loss"
-    deviations: float = 5.5
+    deviations: float = 5.0
     rise: float = 0.012
     """The least rise of log(loss)."""
     critical_rise: float = 0.1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import exp
+from math import exp, inf
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.stats import Drift, RobustLevel, log_or_none
+from holter_monitor.stats import Drift, RobustLevel, log_or_none, median
 from holter_monitor.steps import Step
 
 EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
@@ -28,6 +28,8 @@ class Rise:
     steps: int = 0
     low: int = 0
     """Steps in a row that were back near the level."""
+    crest: float = -inf
+    """The highest median of 16 steps: what it has fallen from, if it has."""
     last_up: int = 0
     """How many steps of the rise had passed at the last one that stood up."""
     said: bool = False
@@ -63,7 +65,7 @@ class LossSpike:
     wake_tails: float = 3.0
     rise: float = 0.04
     """The least rise of log(loss): below it nobody acts."""
-    drift: float = 7.5
+    drift: float = 6.5
     """Spreads that a fading mean over some steps must stand out."""
     warmup_steps: int = 50
     """Steps learned before judging."""
@@ -179,20 +181,21 @@ class LossSpike:
         rise.steps += 1
         rise.recent.append(height)
         deviations = (height - rise.level) / rise.scale
-        if deviations > 3.0:
+        if deviations > min(3.0, 0.4 * (rise.peak - rise.level) / rise.scale):
             rise.low, rise.last_up = 0, rise.steps
             rise.peak = max(rise.peak, height)
             if not rise.said:
                 return self._say(rise, step, Severity.WARNING, "rising")
         else:
             rise.low += 1
-            if rise.low >= 2:
+            if rise.low >= 3:
                 return self._end(rise, step, height)
-        if rise.steps == self.patience_steps:
-            middle = sorted(rise.recent)[len(rise.recent) // 2]
-            has_fallen = middle - rise.level < 0.75 * (rise.peak - rise.level)
-            if not has_fallen:
-                return self._say(rise, step, Severity.CRITICAL, "diverging" if middle > rise.peak - rise.scale else "shifting")
+        if len(rise.recent) == 16:
+            middle = median(rise.recent)
+            rise.crest = max(rise.crest, middle)
+            has_fallen = middle - rise.level < 0.88 * (rise.crest - rise.level)
+            if rise.steps == self.patience_steps and not has_fallen and rise.severity < Severity.CRITICAL:
+                return self._say(rise, step, Severity.CRITICAL, "shifting")
         if rise.steps >= 8 * self.patience_steps:
             finding = self._say(rise, step, rise.severity, "settled higher", is_over=True)
             self._start_over()
