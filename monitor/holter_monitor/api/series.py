@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -12,10 +12,13 @@ from holter_monitor import series as shapes
 from holter_monitor.api.parts import Parts, TheCaller, TheParts, visible_run
 from holter_monitor.api.shapes import RanksShape, SeriesShape
 from holter_monitor.errors import Problem
+from holter_monitor.store import summaries
 from holter_monitor.store.ports import Window
 
 router = APIRouter(prefix="/api/v1", tags=["series"])
 MAX_POINTS = 100_000
+WIDE = 8
+"""Ranks from which an aggregate is read from the step summaries: they cost a row a step, the points a row a rank."""
 Step = Annotated[int | None, Query(ge=-(2**62), le=2**62)]
 Rank = Annotated[int | None, Query(ge=-1, le=2**31 - 1, description="-1: the node's own rows")]
 
@@ -41,23 +44,37 @@ def get_series(
     if rank is not None and agg is not None:
         raise Problem(400, "One rank has no aggregate", field="agg", value=agg, remedy="give rank or agg, not both")
     with parts.control.read() as connection:
-        visible_run(connection, run, caller)
+        world_size = visible_run(connection, run, caller)["world_size"]
     window = Window(from_step=from_step, to_step=to_step, attempt=attempt)
     how = None if rank is not None else agg or "mean"
-    found = _rank(parts, run, metric, window, rank) if rank is not None else _aggregate(parts, run, metric, window, how or "mean")
+    if how is None:
+        found, names = _values(parts, run, metric, window, rank)
+    else:
+        found, names = _aggregate(parts, run, metric, window, how=how, is_wide=world_size > WIDE)
     thinned = shapes.thin(found, max_points)
     head = {"run": run, "metric": metric, "rank": rank, "agg": how, "thinned": len(thinned) < len(found), "points": len(found)}
-    return answer(head | shapes.document(thinned, parts.samples.attempts(run)))
+    return answer(head | shapes.document(thinned, names))
 
 
-def _rank(parts: Parts, run: str, metric: str, window: Window, rank: int) -> shapes.Series:
-    rows = parts.samples.ranks(run, metric, window, [rank])
-    return shapes.Series(rows.attempt, rows.step, rows.time_ns, rows.value)
+Found: TypeAlias = "tuple[shapes.Series, dict[int, str]]"
 
 
-def _aggregate(parts: Parts, run: str, metric: str, window: Window, how: str) -> shapes.Series:
+def _values(parts: Parts, run: str, metric: str, window: Window, rank: int | None) -> Found:
+    rows = parts.samples.ranks(run, metric, window, None if rank is None else [rank])
+    return shapes.Series(rows.attempt, rows.step, rows.time_ns, rows.value), parts.samples.attempts(run)
+
+
+def _aggregate(parts: Parts, run: str, metric: str, window: Window, *, how: str, is_wide: bool) -> Found:
+    """Of many ranks from the summaries, which need no scan; else from the points themselves."""
+    if is_wide and how in summaries.COLUMNS:
+        with parts.control.read() as connection:
+            found, names = summaries.read(connection, run, metric, window, how)
+        if len(found.step):
+            return shapes.Series(found.attempt, found.step, found.time_ns, found.value), names
+    if how != "count" and parts.samples.lone_rank(run):
+        return _values(parts, run, metric, window, None)
     found = parts.samples.aggregate(run, metric, window, how=how)
-    return shapes.Series(found.attempt, found.step, found.time_ns, found.value)
+    return shapes.Series(found.attempt, found.step, found.time_ns, found.value), parts.samples.attempts(run)
 
 
 @router.get("/runs/{run}/ranks", response_model=RanksShape)
