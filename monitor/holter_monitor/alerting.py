@@ -74,6 +74,8 @@ class Alerting:
         touched: dict[str, Touched] = {}
         for finding in findings:
             self._hear(desk, run, finding, current, touched)
+        for it in touched.values():  # all of them before any history: one may become the symptom of another
+            rows.save(connection, it.incident, None)
         for it in touched.values():
             it.incident.causes = self._causes(desk, run, it.incident, current)
             self._settle(desk, run, it.incident, it.changes, current)

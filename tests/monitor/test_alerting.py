@@ -21,7 +21,7 @@ SPIKE = Finding(kind="loss_spike", severity=Severity.WARNING, onset_step=100, de
 @pytest.fixture
 def connection(tmp_path: Any) -> Iterator[sa.Connection]:
     engine = sa.create_engine(f"sqlite:///{tmp_path}/control.db")
-    sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))  # power loss is tested elsewhere
+    sa.event.listen(engine, "connect", lambda connection, _: connection.executescript("PRAGMA synchronous=OFF; PRAGMA foreign_keys=ON"))
     metadata.create_all(engine)
     with engine.begin() as connection:
         add_run(connection, "run1", "3b")
@@ -148,6 +148,14 @@ def test_a_symptom_keeps_quiet_under_its_cause(connection: sa.Connection) -> Non
     assert connection.scalar(sa.select(incidents.c.parent).where(incidents.c.kind == "hang")) == connection.scalar(
         sa.select(incidents.c.id).where(incidents.c.kind == "rank_lost")
     )
+
+
+def test_a_cause_that_is_said_after_its_symptom_in_one_batch_takes_it_over(connection: sa.Connection) -> None:
+    stalls = Finding(kind="throughput_stalls", severity=Severity.WARNING, onset_step=500, detected_step=520, summary="3 stalls")
+    waits = Finding(kind="data_stall", severity=Severity.WARNING, onset_step=500, detected_step=530, summary="60 % data wait")
+    Alerting(policy()).apply(connection, RUN, [stalls, waits], 1000.0)
+    queued = connection.execute(sa.select(outbox.c.notice).where(outbox.c.status == "ready")).scalars().all()
+    assert [notice["kind"] for notice in queued] == ["data_stall"]
 
 
 def test_a_cause_that_shows_later_takes_its_symptom_over(connection: sa.Connection) -> None:
