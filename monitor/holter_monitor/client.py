@@ -129,6 +129,10 @@ class Client:
         answer = self._ask("GET", f"/runs/{run}/ranks", params={"metric": metric} | ({} if step is None else {"step": step}))
         return answer | {"value": [number(value) for value in answer["value"]]}
 
+    def goodput(self, run: str) -> Row:
+        """Where the wall time went, in seconds."""
+        return self._ask("GET", f"/runs/{run}/goodput")
+
     def incidents(self, **filters: Any) -> Iterator[Row]:
         """Newest first; `filters`: run (its id), state, kind, severity, project."""
         return self._pages("/incidents", filters)

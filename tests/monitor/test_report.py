@@ -1,0 +1,74 @@
+"""`holter report`: a run's account in Markdown and as a page, from a real collector."""
+
+import json
+
+import pytest
+from collector import frame
+from holter.cli import main
+
+T0 = 1_700_000_000
+
+
+def steps(served, run, attempt, first, last, *, start, seconds=2.0):
+    """Steps of `seconds` each, the fifth three times as long."""
+    at = start
+    for seq, step in enumerate(range(first, last)):
+        took = seconds * (3 if step == 5 else 1)
+        at += took
+        events = (
+            [{"event": "rank_started", "rank": 0, "step": None, "time_ns": start * 10**9, "attrs": {"world_size": 2}}] if seq == 0 else []
+        )
+        told = {
+            "attempt": attempt,
+            "boot": attempt + run,
+            "events": events,
+            "time_ns": [int(at * 10**9)] * 2,
+            "ranks": (0, 1),
+            "sent_ns": int(at * 10**9),
+        }
+        served.send(frame(run, seq, step=step, metrics={"loss": 2.0, "step_time_seconds": took}, **told))
+    return at
+
+
+@pytest.fixture(scope="module")
+def twice(served):
+    """A run whose second attempt does ten steps again."""
+    run = served.new_run("<b>twice</b>", project="report", world_size=2)
+    end = steps(served, run, "a1", 0, 60, start=T0)
+    lost = {"event": "rank_lost", "rank": 0, "step": 59, "time_ns": int(end * 10**9), "attrs": {"evidence": {}}}
+    served.send(frame(run, 60, step=59, attempt="a1", boot="a1" + run, events=[lost], time_ns=[int(end * 10**9)] * 2, ranks=(0, 1)))
+    steps(served, run, "a2", 50, 120, start=int(end) + 600)
+    served.until(lambda: (served.get(f"runs/{run}/goodput")["down_seconds"] or 0) >= 590)
+    return run
+
+
+def test_markdown_says_where_the_time_went(served, twice, capsys):
+    assert main(["report", twice, "--url", served.url, "--gpu-hour-price", "10"]) == 0
+    said = capsys.readouterr().out
+    assert "Goodput **" in said
+    assert "| down between attempts | 10.0 min |" in said
+    assert "| steps done again after a restart | 20 s |" in said
+    # Ten minutes of two GPUs at 10 an hour.
+    assert "3.33 |" in said
+
+
+def test_the_page_is_whole_and_escapes_what_users_named(served, twice, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    assert main(["report", twice, "--url", served.url, "--html", str(page)]) == 0
+    text = page.read_text()
+    assert "&lt;b&gt;twice&lt;/b&gt;" in text
+    assert "<b>twice" not in text
+    assert "<svg" in text
+    assert "script" not in text
+
+
+def test_json_is_for_programs(served, twice, capsys):
+    assert main(["report", twice, "--url", served.url, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert len(said["attempts"]) == 2
+    assert said["goodput"]["down_seconds"] == pytest.approx(600, abs=3)
+
+
+def test_a_run_that_is_not_there_is_said(served, capsys):
+    assert main(["report", "nobody", "--url", served.url]) == 2
+    assert "nobody" in capsys.readouterr().err
