@@ -82,6 +82,28 @@ def test_splitting_a_log_into_frames_changes_nothing():
     assert [finding.onset_step for finding in answers[0]] == [400, 400]
 
 
+def test_splitting_the_frames_of_many_ranks_changes_nothing():
+    """Rows of four ranks on two nodes, in frames of one step, of nine and of all steps: the same findings of the whole suite."""
+    rng = np.random.default_rng(0)
+    loss = 2.0 + 0.02 * rng.standard_normal((700, 4))
+    loss[500] += 1.0
+    compute = 0.5 + 0.005 * rng.standard_normal((700, 4))
+    compute[300:, 3] *= 1.4
+    answers = []
+    for size in (1, 9, 700):
+        engine, said = Engine(RunFacts(run="r", world_size=4)), []
+        for seq, first in enumerate(range(0, 700, size)):
+            for node, ranks in (("a", (0, 1)), ("b", (2, 3))):
+                rows = [(step, rank) for step in range(first, min(first + size, 700)) for rank in ranks]
+                step, rank = (np.array(column) for column in zip(*rows, strict=True))
+                frame = Frame("r", "1", node, "boot", seq, 0, rank.astype(np.int32), step.astype(np.int64), step.astype(np.int64) * 10**9)
+                frame.metrics = {"loss": Column(loss[step, rank]), "compute_seconds": Column(compute[step, rank])}
+                said += engine.feed(frame, 0.0)
+        answers.append(said + engine.finish())
+    assert {finding.kind for finding in answers[0]} >= {"loss_spike", "straggler"}
+    assert answers[0] == answers[1] == answers[2]
+
+
 def test_a_new_attempt_is_an_undeclared_resume():
     engine = Engine(FACTS, [Listener])
     engine.feed(frame_of([1.0, 1.0], 0), 0.0)
