@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import exp, inf
+from math import exp, inf, isfinite, log
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
@@ -85,11 +85,12 @@ class LossSpike:
     current: Rise | None = field(init=False, default=None)
     habit: deque[tuple[int, float]] = field(init=False, default_factory=lambda: deque(maxlen=8))
     """When isolated steps stood up, and how high."""
+    is_linear: bool = field(init=False, default=False)
     said: deque[int] = field(init=False, default_factory=lambda: deque(maxlen=8))
     """Onsets of the spikes said last: a rewind goes before the first of a series."""
 
     def observe(self, step: Step) -> Finding | None:
-        height = log_or_none(step.mean("loss"))
+        height = self._height(step.mean("loss"))
         if height is None:
             return None
         self.seen += 1
@@ -103,11 +104,28 @@ class LossSpike:
             return self._follow(self.current, step, height)
         return self._watch(step, height, jump)
 
+    def _height(self, value: float | None) -> float | None:
+        """log of the loss; the loss itself from the first one that is not positive (a bound, a reward, a log-likelihood)."""
+        if value is None or not isfinite(value):
+            return None
+        if value <= 0.0 and not self.is_linear:
+            self.is_linear = True
+            self.level.clear()
+            self._start_over()
+        return value if self.is_linear else log(value)
+
+    def _value(self, height: float) -> float:
+        return height if self.is_linear else exp(min(700.0, height))
+
+    def _least(self) -> float:
+        """The least rise that anybody would act on."""
+        return self.rise * (abs(self.level.level) if self.is_linear else 1.0)
+
     def _watch(self, step: Step, height: float, jump: float | None) -> Finding | None:
         (sigma, tail), stands = self.level.scales(), height - self.level.level
         self.last.append((step.number, height, stands / sigma, stands / tail))
         drifts = max(self.short.push(stands / sigma), self.long.push(stands / sigma))
-        if stands > self.rise:
+        if stands > self._least():
             score = stands / tail
             together = jump is not None and min(score, jump) > self.joint_least and score + jump > self.joint
             threshold = self.threshold_alone if jump is not None and jump < 1.5 else self.threshold
@@ -124,7 +142,7 @@ class LossSpike:
         return None
 
     def _has_wake(self) -> bool:
-        if len(self.last) < 3 or self.last[0][1] - self.level.level < self.rise:
+        if len(self.last) < 3 or self.last[0][1] - self.level.level < self._least():
             return False
         sigmas = [sigmas for _, _, sigmas, _ in self.last]
         has_height = max(tails for _, _, _, tails in self.last) > self.wake_tails and sum(sigmas) > self.wake_sum
@@ -223,7 +241,7 @@ class LossSpike:
         if not rise.said:
             self.said.append(rise.onset)
         rise.said, rise.severity = True, severity
-        peak, level = exp(min(700.0, rise.peak)), exp(rise.level)
+        peak, level = self._value(rise.peak), self._value(rise.level)
         score = (rise.peak - rise.level) / rise.scale
         return Finding(
             kind=self.kind,

@@ -101,6 +101,16 @@ def test_isolated_outliers_that_have_become_a_habit_warn_no_more():
     assert [finding.onset_step for finding in said] == [1000, 1150, 1300]
 
 
+def test_a_loss_below_zero_is_watched_too():
+    """A bound or a log-likelihood: no logarithm, the same rule on the values."""
+    rng, engine, said = np.random.default_rng(0), Engine(RunFacts(run="r"), [LossSpike]), []
+    for number in range(1000):
+        value = -3.0 + 0.05 * rng.standard_normal() + 2.0 * (number == 800)
+        said += engine.feed_step(Step.of(number, {"loss": value}))
+    assert [finding.onset_step for finding in said] == [800, 800]
+    assert said[0].evidence["level"] == pytest.approx(-3.0, abs=0.1)
+
+
 @pytest.mark.parametrize("word", ["data_stage_change", "batch_size_change", "seq_len_change"])
 def test_a_declared_change_excuses(word):
     loss, grad = curve(), grads()
