@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from collector import collector, frame
+from holter.cli import main
+from holter.tensors import Layout, Tensor
 from playwright.sync_api import expect
 from ui.conftest import DESKTOP, PHONE, XSS_METRIC, XSS_PROJECT, XSS_RUN, Stage, Window, window
 
 pytestmark = pytest.mark.browser
+TOKEN = [sys.executable, "-m", "holter.cli", "token", "create", "grace"]
 
 
 def plot(page: Any, title: str) -> Any:
@@ -228,3 +236,42 @@ def test_the_link_in_a_message_opens_the_incident(at: Window, stage: Stage) -> N
     incident = stage.incident(stage.weka)
     page = at.open(f"incidents/{incident['id']}")
     expect(page.get_by_role("heading", level=1)).to_contain_text(incident["summary"][:30])
+
+
+def test_the_start_up_table_says_how_the_tensors_lie(at: Window, stage: Stage) -> None:
+    """The layout as `run.watch` puts it on record (`holter.tensors.Layout.to_json`)."""
+    shard, whole = (
+        Tensor("layers.0.up.weight", "float32", (128, 64), {"tp": "S0"}, "dtensor"),
+        Tensor("norm.weight", "float32", (64,), {"tp": "R"}, "dtensor"),
+    )
+    tensors = (shard, replace(shard, name="layers.1.up.weight"), whole, replace(whole, name="<b>odd</b>", axes={"tp": "?"}))
+    table = Layout(tensors, 1.0, ("tp",), {"dp": 2, "tp": 2}, ()).to_json()
+    run = stage.collector.new_run("watched", "smollm3", world_size=4)
+    event = {"event": "watch", "rank": 0, "step": 0, "time_ns": 1, "attrs": {"layout": "00", "mesh": {"tp": [0, 2]}, "table": table}}
+    assert stage.collector.send(frame(run, 1, boot=run, events=[event])).status_code == 200
+    stage.collector.until(lambda: stage.collector.get(f"runs/{run}/events", event="watch")["items"])
+    page = at.open(f"#/runs/{run}/consistency")
+    expect(page.get_by_role("row").filter(has_text="layers.*.up.weight")).to_contain_text("sharded, dimension 0")
+    expect(page.get_by_role("row").filter(has_text="<b>odd</b>")).to_contain_text("unknown")
+    expect(page.get_by_text("4 tensors on a mesh of dp 2 × tp 2")).to_be_visible()
+
+
+def test_a_collector_with_tokens_asks_for_one_and_keeps_it_in_the_tab(browser: Any, tmp_path: Path) -> None:
+    with collector(tmp_path / "data") as running:
+        running.new_run("guarded", "smollm3")
+        assert main(["token", "create", "ada", "--scope", "read", "--data", str(tmp_path / "data"), "--json"]) == 0
+        running.until(lambda: running.http.get("/api/v1/runs").status_code == 401)
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(running.url)
+        expect(page.get_by_role("dialog")).to_contain_text("asks for a token")
+        page.get_by_label("Token").fill("wrong")
+        page.get_by_role("button", name="Go on").click()
+        expect(page.get_by_label("Token")).to_be_empty()
+        made = subprocess.run([*TOKEN, "--scope", "read", "--data", tmp_path / "data"], capture_output=True, text=True, check=True)
+        page.get_by_label("Token").fill(made.stdout.strip())
+        page.get_by_role("button", name="Go on").click()
+        expect(page.get_by_role("link", name=re.compile("guarded"))).to_be_visible()
+        expect(page.locator("#live")).to_have_text("live")
+        assert page.evaluate("localStorage.length + document.cookie.length") == 0
+        context.close()
