@@ -148,7 +148,7 @@ def assemble(settings: Settings) -> Parts:
     samples = DuckDbStore(settings.data / "samples.duckdb", metrics_per_run=settings.limits.metrics_per_run)
     meters, broadcast = Meters(), Broadcast()
     dispatch = Dispatch(control, samples, link=settings.url, policies=settings.policies, environ=os.environ, is_alone=settings.db is None)
-    room = Room(settings.data, settings.limits.free_disk_bytes)
+    room = Room(settings.data, free_disk_bytes=settings.limits.free_disk_bytes, memory_bytes=settings.limits.memory_bytes)
     committer = Committer(log, meters, room=room, waiting_bytes=settings.limits.waiting_bytes)
     consumers: list[Consumer] = [SampleWriter(log, samples, meters)]
     if settings.detect:

@@ -55,7 +55,7 @@ class Committer:
 
     async def submit(self, frame: Frame, body: bytes) -> Outcome:
         """Wait until the frame is durable. Raises `Unavailable` or `DiskFull` (nothing is promised then)."""
-        self._room.check()
+        self._room.check(is_urgent=bool(frame.events))
         waiting = _Waiting(frame, body, asyncio.get_running_loop().create_future())
         with self._wake:
             if self._stopping:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from holter_monitor.errors import SettingsError
 
-ROLES = ("all", "ingest", "detect", "notify")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -22,7 +20,6 @@ class Limits:
     ratio: int = 100
     """Decompressed over wire bytes (from 64 KiB on); noise compresses by 2 to 10."""
     json_depth: int = 32
-    json_keys: int = 10_000
     header_seconds: float = 10.0
     """From the connection's first moment to the end of the request's head; a socket that says nothing costs a file descriptor."""
     body_seconds: float = 15.0
@@ -31,13 +28,9 @@ class Limits:
     waiting_bytes: int = 64 << 20
     """Frames that wait for their commit; beyond it the answer is 503."""
     connections: int = 4_096
-    requests_per_second: float = 50.0
-    """A token's (or, without tokens, an address's) rate outside loopback."""
-    burst: int = 200
     metrics_per_run: int = 2_000
-    soft_memory_bytes: int = 384 << 20
-    hard_memory_bytes: int = 512 << 20
-    """Resident bytes beyond the engines' caches: above it only frames with events are taken."""
+    memory_bytes: int = 1 << 30
+    """Resident bytes beyond those at the start, of which DuckDB's cache may take half; above it only frames with events are taken."""
     free_disk_bytes: int = 256 << 20
     """Below it ingest answers 507, so that the stores can still commit what they hold."""
 
@@ -65,7 +58,6 @@ class Settings:
     data: Path
     db: str | None = None
     """SQLAlchemy URL of the control store; None is a SQLite file in `data`."""
-    role: str = "all"
     policies: Path | None = None
     """Folder of alert policies (or one file); None: what the environment says."""
     public_url: str | None = None
@@ -84,8 +76,6 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise SettingsError(f"--port {self.port}: a port is 0 to 65535 (0: any free one)")
-        if self.role not in ROLES:
-            raise SettingsError(f"--role {self.role}: one of {', '.join(ROLES)}")
         if (self.certificate is None) != (self.key is None):
             raise SettingsError("--tls-certificate and --tls-key come together")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from holter_monitor.errors import MonitorError
-from holter_monitor.settings import ROLES, Limits, Retention, Settings
+from holter_monitor.settings import Limits, Retention, Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--db", help="SQLAlchemy URL of the control store, like postgresql://user@host/holter (default: a SQLite file in --data)"
     )
-    parser.add_argument("--role", choices=ROLES, default="all", help=argparse.SUPPRESS)
     parser.add_argument(
         "--policies",
         type=Path,
@@ -41,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-gib", type=float, default=64, help="the points' size from which the oldest go first (default: %(default)s)")
     parser.add_argument("--free-disk-mib", type=int, default=256, help="below so much free disk no frame is taken (default: %(default)s)")
+    parser.add_argument("--log", choices=("text", "json"), default="text", help="how the log on stderr is written (default: %(default)s)")
     parser.add_argument("--no-detection", action="store_true", help="store only")
 
 
@@ -55,7 +55,6 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         port=arguments.port,
         data=arguments.data or data_directory(environment),
         db=arguments.db,
-        role=arguments.role,
         policies=arguments.policies or (Path(environment["HOLTER_POLICIES"]) if environment.get("HOLTER_POLICIES") else None),
         public_url=arguments.public_url,
         behind_proxy=arguments.behind_proxy,
@@ -74,7 +73,9 @@ def announce(settings: Settings) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        from holter_monitor import server
+        from holter_monitor import logs, server
+
+        logs.install(arguments.log)
 
         os.umask(0o077)  # whatever is written is for us alone
         settings = settings_from(arguments, os.environ)
