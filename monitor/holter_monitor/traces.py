@@ -5,9 +5,10 @@ from __future__ import annotations
 from array import array
 from bisect import bisect
 from collections import deque
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite, isnan
+
+import numpy as np
 
 from holter_monitor.diagnosis import Event, Signal
 from holter_monitor.episodes import Trouble
@@ -34,6 +35,8 @@ LEADING_STEPS = 10
 """The last steps before an onset, where a precursor shows."""
 MAX_EVENTS = 5000
 """Declared events of a run that are remembered for the diagnosis."""
+MAX_RANKS_KEPT = 2048
+"""Up to so many ranks the last steps are kept with all their ranks (30 MB at 24 metrics); beyond, only the means."""
 MAX_FRAMES = 500
 """Incidents of one run with a picture of their own."""
 POINTS = 1000
@@ -121,18 +124,26 @@ class Frame:
 
     metric: str
     onset: int
+    rank: int | None = None
+    """Whose values are drawn; None: the mean of all."""
     points: list[Point] = field(default_factory=list)
     moves: dict[str, Move] = field(default_factory=dict)
     room: int = AFTER
 
-    def add(self, number: int, values: Mapping[str, float]) -> None:
+    @property
+    def title(self) -> str:
+        return self.metric if self.rank is None else f"{self.metric} of rank {self.rank}"
+
+    def add(self, number: int, record: Step | dict[str, float]) -> None:
+        values = record if isinstance(record, dict) else _means(record)
         for metric, value in values.items():
             move = self.moves.get(metric)
             if move is None:
                 move = self.moves[metric] = Move()
             move.add(number - self.onset, value)
-        if self.metric in values:
-            self.points.append((number, values[self.metric]))
+        drawn = values.get(self.metric) if self.rank is None or isinstance(record, dict) else _of_rank(record, self.metric, self.rank)
+        if drawn is not None:
+            self.points.append((number, drawn))
 
 
 @dataclass(slots=True)
@@ -148,11 +159,12 @@ class Trace:
     seen: list[str] = field(default_factory=list)
     """The metrics of the last record."""
     recent: deque[tuple[int, Step | dict[str, float]]] = field(default_factory=lambda: deque(maxlen=BEFORE))
+    has_ranks: bool = False
     filling: list[Frame] = field(default_factory=list)
 
     def add(self, step: Step) -> None:
-        # A step of one rank is kept as it is; of many ranks, only the means.
-        values = step if len(step.ranks) == 1 else _means(step, _OF_MANY)
+        values = step if len(step.ranks) <= MAX_RANKS_KEPT else _means(step)
+        self.has_ranks |= len(step.ranks) > 1
         if step.events:
             self.events += [Event(word=event["event"], step=step.number, at=step.time, attrs=event["attrs"]) for event in step.events]
         self.recent.append((step.number, values))
@@ -178,10 +190,9 @@ class Trace:
                 thinned.add(step.number, value)
 
     def _fill(self, step: Step) -> None:
-        values = _means(step, step.metrics if len(step.ranks) == 1 else _OF_MANY)
         for frame in self.filling:
             frame.room -= 1
-            frame.add(step.number, values)
+            frame.add(step.number, step)
         self.filling = [frame for frame in self.filling if frame.room > 0]
 
     def frame(self, trouble: Trouble) -> None:
@@ -189,9 +200,9 @@ class Trace:
         trouble.onset_tokens, trouble.detected_tokens = self.tokens_at(trouble.onset_step), self.tokens_at(trouble.detected_step)
         if len(self.frames) >= MAX_FRAMES:
             return
-        frame = Frame(trouble.metric or "", trouble.onset_step)
-        for number, values in self.recent:
-            frame.add(number, values if isinstance(values, dict) else _means(values, values.metrics))
+        frame = Frame(trouble.metric or "", trouble.onset_step, trouble.ranks[0] if len(trouble.ranks) == 1 and self.has_ranks else None)
+        for number, record in self.recent:
+            frame.add(number, record)
         self.frames[trouble.place] = frame
         self.filling.append(frame)
 
@@ -210,8 +221,18 @@ class Trace:
             thinned._close()
 
 
-def _means(step: Step, metrics: Iterable[str]) -> dict[str, float]:
+def _means(step: Step) -> dict[str, float]:
+    """Every metric of a step of one rank; of many ranks the mean of those that pictures and diagnosis want."""
+    metrics = step.metrics if len(step.ranks) == 1 else _OF_MANY
     return {metric: value for metric in metrics if (value := step.mean(metric)) is not None}
+
+
+def _of_rank(step: Step, metric: str, rank: int) -> float | None:
+    place = int(np.searchsorted(step.ranks, rank))
+    column = step.column(metric)
+    if column is None or place >= len(step.ranks) or step.ranks[place] != rank or not column[1][place]:
+        return None
+    return float(column[0][place])
 
 
 def _value(values: Step | dict[str, float], metric: str) -> float | None:

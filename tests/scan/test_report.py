@@ -90,3 +90,18 @@ def test_a_thinned_series_is_bounded_and_keeps_its_extremes() -> None:
     assert len(series.points) <= 2 * POINTS
     assert (123_456, 99.0) in series.points and (7, -7.0) in series.points
     assert [step for step, _ in series.points] == sorted(step for step, _ in series.points)
+
+
+def test_a_straggler_is_drawn_by_its_own_values(tmp_path: Path) -> None:
+    """The mean over all ranks would show nothing."""
+    rows = [
+        f"{step},{rank},{1.0 + 0.01 * math.sin(step * 7.7 + rank * 3.3) + 0.3 * (rank == 5 and step >= 100)}"
+        for step in range(220)
+        for rank in range(8)
+    ]
+    (tmp_path / "ranks.csv").write_text("step,rank,compute_time_s\n" + "\n".join(rows) + "\n")
+    run = only(tmp_path / "ranks.csv")
+    (trouble,) = (each for each in run.troubles if each.kind == "straggler")
+    frame = run.trace.frames[trouble.place]
+    assert trouble.ranks == [5] and frame.title == "compute_seconds of rank 5"
+    assert max(value for _, value in frame.points) > 1.25

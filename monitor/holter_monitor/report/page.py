@@ -60,5 +60,5 @@ def _trouble(run: Scanned, trouble: Trouble) -> dict[str, Any]:
         "certainty": words.certainty(trouble),
         "lost": words.duration(trouble.cost_seconds) if trouble.cost_seconds else "",
         "action": words.action(trouble),
-        "plot": chart(frame.points, title=f"{frame.metric} around step {trouble.onset_step}", marks=[_mark(trouble)]) if frame else "",
+        "plot": chart(frame.points, title=f"{frame.title} around step {trouble.onset_step}", marks=[_mark(trouble)]) if frame else "",
     }

@@ -91,7 +91,7 @@ def _spark(frame: Frame, trouble: Trouble, *, is_ascii: bool) -> Text:
     line = "".join(_mark([value for _, value in each], low, high, marks) for each in buckets)
     marked = trouble.onset_step if points[0][0] <= trouble.onset_step else trouble.detected_step
     at = next((place for place, each in enumerate(buckets) if each[-1][0] >= marked), len(buckets) - 1)
-    span = f"{frame.metric} {number(low)}{'..' if is_ascii else '…'}{number(high)}, steps {points[0][0]:,}-{points[-1][0]:,}"
+    span = f"{frame.title} {number(low)}{'..' if is_ascii else '…'}{number(high)}, steps {points[0][0]:,}-{points[-1][0]:,}"
     return Text.assemble((line, "cyan"), "\n", " " * at + "^", "\n", (span, "dim"))
 
 
