@@ -33,7 +33,7 @@ export function duration(seconds) {
 export function ago(iso, now = Date.now()) {
   if (!iso) return "–";
   const seconds = (now - Date.parse(iso)) / 1000;
-  return seconds < 5 ? "now" : `${duration(seconds)} ago`;
+  return seconds < 5 ? "now" : `${duration(Math.round(seconds))} ago`;
 }
 
 export function clock(iso) {
@@ -53,6 +53,11 @@ export function ranks(list) {
   }
   const shown = parts.slice(0, 12).join(", ") + (parts.length > 12 ? ", …" : "");
   return (sorted.length === 1 ? "rank " : "ranks ") + shown + (sorted.length > 3 ? ` (${sorted.length})` : "");
+}
+
+// The first letter large, as a sentence begins.
+export function sentence(text) {
+  return text ? text[0].toUpperCase() + text.slice(1) : "";
 }
 
 export function words(name) {

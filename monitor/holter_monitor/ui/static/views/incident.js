@@ -1,10 +1,10 @@
 // One incident: what, since when, which rank, why, what it costs, what to do; and the hand of whoever answers it.
 
-import { get, listen, picture, post } from "../api.js";
+import { all, get, listen, picture, post } from "../api.js";
 import { Chart, cursorGroup } from "../charts.js";
 import { el, link, show, toast } from "../dom.js";
-import { ago, clock, duration, measured, number, ranks, title, words } from "../format.js";
-import { calmly, facts, severity, state } from "../parts.js";
+import { ago, clock, duration, measured, number, ranks, sentence, title, words } from "../format.js";
+import { calmly, facts, incidentRow, severity, state } from "../parts.js";
 import { Ruler } from "../ruler.js";
 
 const COMPANION = { loss: "grad_norm", grad_norm: "loss", tokens_per_second: "data_wait_seconds", step_time_seconds: "data_wait_seconds" };
@@ -14,10 +14,12 @@ export async function render(box, { ids, signal }) {
   const path = `/incidents/${encodeURIComponent(ids[0])}`;
   const page = el("div", { class: "view" });
   box.append(page);
-  let incident = null, evidence = null;
+  let incident = null, evidence = null, kin = [];
   const load = async () => {
     incident = await get(path, {}, signal);
     document.title = `${words(incident.kind)} · ${incident.run_name} · Holter`;
+    const others = await all("/incidents", { run: incident.run, limit: 500 }, signal);
+    kin = others.filter((other) => other.parent === incident.id || other.id === incident.parent);
     evidence ??= new Evidence(incident, signal);
     paint();
     await evidence.load(incident);
@@ -29,7 +31,7 @@ export async function render(box, { ids, signal }) {
     } catch (error) { toast(error.message); }
   };
   const paint = () => show(page, head(incident), evidence.box, el("div", { class: "columns" },
-    el("div", {}, causes(incident), numbers(incident)), el("div", {}, buttons(incident, act), history(incident))));
+    el("div", {}, causes(incident), family(incident, kin), numbers(incident)), el("div", {}, buttons(incident, act), history(incident))));
   await load();
   const again = calmly(load, 1500, signal);
   listen((message) => message.run === incident.run && message.type === "incidents" && again(), signal);
@@ -41,7 +43,7 @@ function head(incident) {
     el("div", { class: "head" }, el("span", { class: "crumb" }, el("a", { href: "#/incidents" }, "Incidents"), " / ", el("a", { href: link("runs", incident.run) }, `${incident.project} / ${incident.run_name}`)),
       severity(incident.severity), state(incident.state), el("span", { class: "soft small" }, words(incident.kind))),
     el("h1", { class: "lead" }, incident.summary),
-    incident.causes[0]?.action ? el("div", { class: "todo" }, el("h3", {}, "What to do"), el("p", {}, incident.causes[0].action)) : null,
+    incident.causes[0]?.action ? el("div", { class: "todo" }, el("h3", {}, "What to do"), el("p", {}, sentence(incident.causes[0].action))) : null,
     facts([
       ["Steps", `${number(incident.onset_step)}${until}`], ["Seen at step", number(incident.detected_step)],
       ["Cost", incident.cost === null ? "–" : duration(incident.cost), incident.cost === null ? "" : "lost"],
@@ -50,6 +52,13 @@ function head(incident) {
       incident.acknowledged_by ? ["Acknowledged by", incident.acknowledged_by, ago(incident.acknowledged)] : null,
     ]),
   ];
+}
+
+// What it is a symptom of, and what is a symptom of it: one trouble, one alert, and still nothing hidden.
+function family(incident, kin) {
+  if (!kin.length) return null;
+  const title_ = incident.parent ? "A symptom of" : kin.length === 1 ? "Its symptom" : `Its ${kin.length} symptoms`;
+  return el("section", { class: "view tight" }, el("h2", {}, title_), el("ul", { class: "list" }, kin.map((other) => incidentRow(other, { isNamed: false }))));
 }
 
 function causes(incident) {
@@ -62,10 +71,11 @@ function causes(incident) {
 }
 
 function numbers(incident) {
-  const rows = Object.entries(incident.evidence || {});
+  const isSaid = (value) => value !== null && value !== "" && !(Array.isArray(value) && !value.length);
+  const rows = Object.entries(incident.evidence || {}).filter(([, value]) => isSaid(value));
   if (!rows.length) return null;
   return el("section", { class: "card" }, el("h2", {}, "Evidence"), el("div", { class: "table" }, el("table", {}, el("tbody", {},
-    rows.map(([name, value]) => el("tr", {}, el("th", {}, title(name)), el("td", {}, typeof value === "number" ? measured(name, value) : spoken(value))))))));
+    rows.map(([name, value]) => el("tr", {}, el("th", {}, words(name)), el("td", {}, typeof value === "number" ? measured(name, value) : spoken(value))))))));
 }
 
 function spoken(value) {
