@@ -113,6 +113,17 @@ def test_words_for_numbers(tmp_path: Path, cell: str, value: float | None) -> No
     assert said == value or (value is not None and math.isnan(value) and said is not None and math.isnan(said))
 
 
+@pytest.mark.parametrize(
+    ("cell", "time"),
+    [("1700000000.5", 1700000000.5), ("1700000000500", 1700000000.5), ("1700000000500000000", 1700000000.5), ("2023-11-14T22:13:20.5Z", 1700000000.5),
+     ("2023-11-14 22:13:20.500000001", 1700000000.5), ("2023-11-14 23:13:20.500+01:00", 1700000000.5), ("12.5", 12.5), ("", None)],
+)  # fmt: skip
+def test_words_for_times(tmp_path: Path, cell: str, time: float | None) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"step,loss,timestamp\n1,2.5,{cell}\n")
+    assert records(path)[0].time == time
+
+
 def test_decimal_commas_between_semicolons(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("step;loss;lr\n1;2,5;1,5e-4\n2;-3,25;0\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -10,6 +11,7 @@ from math import isnan
 from holter_monitor.imports.names import ABSENT, Target, number, snake, target
 from holter_monitor.imports.records import Record
 
+_FRACTION = re.compile(r"\.(\d+)")
 _WORD_ENDS = str.maketrans(";|", ",,")
 
 
@@ -134,7 +136,8 @@ def seconds(cell: object) -> float | None:
 
 
 def _iso(cell: object) -> float | None:
-    text = str(cell).strip().replace("Z", "+00:00")
+    # Python 3.10 reads three or six digits of a second and nothing else; pandas writes nine.
+    text = _FRACTION.sub(lambda found: f".{found[1][:6]:0<6}", str(cell).strip().replace("Z", "+00:00"), count=1)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:

@@ -29,9 +29,6 @@ def stamp(line: str) -> float | None:
     text = found[1].replace(",", ".")
     if "/" in text:
         text = datetime.strptime(text, "%m/%d/%Y %H:%M:%S").isoformat()
-    if "." in text:
-        whole, _, part = text.partition(".")
-        text = f"{whole}.{part[:6]:0<6}"
     try:
         return seconds(text)
     except CellError:
