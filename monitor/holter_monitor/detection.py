@@ -29,6 +29,8 @@ from holter_monitor.store.upserts import insert_new
 logger = logging.getLogger(__name__)
 SNAPSHOT_SECONDS = 60.0
 TICK_SECONDS = 5.0
+REST_SECONDS = 3_600.0
+"""A run of which nothing came for so long gives up its place in memory."""
 ALARM_SECONDS = 1.0
 """How often time alone may change incidents: reminders, escalations, ends of silences."""
 GRACE_SECONDS = 90.0
@@ -80,6 +82,7 @@ class Detection(Consumer):
         self._records = records.Records()
         self._runs: dict[str, Run] = {}
         self._judges: dict[str, Judge] = {}
+        self._fed_at: dict[str, float] = {}
         self._changed: set[str] = set()
         self._pending: _Effects | None = None
         self.snapshot_offset = 0
@@ -94,11 +97,10 @@ class Detection(Consumer):
     def begin(self) -> int:
         with self._control.read() as connection:
             committed = records.committed(connection)
-            kept = snapshots.load(connection)
-        self.snapshot_offset = min((snapshot.offset for snapshot in kept), default=committed)
-        for snapshot in kept:
-            run = self._run_of(snapshot.run)
-            self._judges[snapshot.run] = self._bench.restore(run, snapshot.state)
+            self.snapshot_offset = snapshots.offset(connection)  # before the first snapshot the log is still whole
+            live = snapshots.runs(connection, state="running")
+        for run in live:
+            self._judge_of(run)
         self._replay(committed)
         return committed
 
@@ -138,10 +140,9 @@ class Detection(Consumer):
 
     def _feed(self, entry: Entry) -> list[Finding]:
         run = entry.frame.run
-        judge = self._judges.get(run)
-        if judge is None:
-            judge = self._judges[run] = self._bench.new(self._run_of(run))
+        judge = self._judge_of(run)
         self._changed.add(run)
+        self._fed_at[run] = time.monotonic()
         try:
             return judge.feed(entry.frame, entry.received)
         except Exception:
@@ -149,6 +150,17 @@ class Detection(Consumer):
             logger.exception("the engine of run %s failed on the frame at offset %s", run, entry.offset)
             self._meters.failures.labels(self.name).inc()
             return []
+
+    def _judge_of(self, run: str) -> Judge:
+        """The run's engine: the one at work, or its snapshot's, or a new one."""
+        judge = self._judges.get(run)
+        if judge is None:
+            with self._control.read() as connection:
+                state = snapshots.state(connection, run)
+            facts = self._run_of(run)
+            judge = self._judges[run] = self._bench.new(facts) if state is None else self._bench.restore(facts, state)
+            self._fed_at[run] = time.monotonic()
+        return judge
 
     def _take_summaries(self, run: str, effects: _Effects) -> None:
         effects.summaries += [{"run": run} | asdict(summary) for summary in self._judges[run].take_summaries()]
@@ -208,6 +220,9 @@ class Detection(Consumer):
         with self._control.write() as connection:
             self._write_snapshots(connection, self.offset, self._clock())
         self._changed.clear()
+        resting = [run for run, fed in self._fed_at.items() if time.monotonic() - fed > REST_SECONDS]
+        for run in resting:  # its snapshot holds all it knows; thousands of finished runs must not stay in memory
+            del self._judges[run], self._fed_at[run]
         self.snapshot_offset = self.offset
 
     def _announce(self, effects: _Effects) -> None:

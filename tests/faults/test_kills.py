@@ -55,7 +55,9 @@ def hunt(data: Path, kills: int, seed: int) -> int:
         for agent in agents:
             agent.start()
         for _ in range(kills):
-            time.sleep(rng.uniform(0.1, 1.5))
+            before = sum(agent.acknowledged for agent in agents)
+            running.until(lambda before=before: sum(agent.acknowledged for agent in agents) >= before + 15, seconds=60)
+            time.sleep(rng.uniform(0.0, 0.7))
             running.kill()
             running.start()
         time.sleep(0.5)
@@ -110,6 +112,21 @@ def test_a_kill_alerts_nobody_twice(tmp_path):
     control.close()
     assert rows
     assert all(count == 1 for *_, count in rows), rows
+
+
+def test_a_kill_before_the_first_snapshot_forgets_nothing(tmp_path):
+    """The engine saw the NaN in its first life; that it has passed is said in its second, which can only know it from the log."""
+    with collector(tmp_path / "data") as running:
+        run = running.new_run("early")
+        for seq in range(31):
+            running.send(frame(run, seq, metrics={"loss": float("nan") if seq == 30 else 2.0}))
+        running.until(lambda: running.get("incidents", run=run, kind="non_finite")["items"])
+        running.kill()
+        running.start()
+        for seq in range(31, 60):
+            running.send(frame(run, seq))
+        running.until(lambda: running.get("incidents", run=run, kind="non_finite")["items"][0]["end_step"])
+        assert running.stop() == 0
 
 
 def kill_at(call: str, number: int, folder: Path) -> tuple[int, int, str]:

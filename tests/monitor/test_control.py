@@ -164,7 +164,8 @@ def test_snapshots_share_an_offset(control, run):
     with control.write() as connection:
         snapshots.save(connection, {run: b"\x00state"}, 5, 1.0)
         snapshots.save(connection, {}, 9, 2.0)
-        assert snapshots.load(connection) == [snapshots.Snapshot(run, 9, b"\x00state")]
+        assert (snapshots.offset(connection), snapshots.state(connection, run)) == (9, b"\x00state")
+        assert snapshots.runs(connection, state="waiting") == [run]
 
 
 def test_a_failed_transaction_leaves_nothing(control, run):

@@ -19,6 +19,8 @@ AGENT_SECONDS = 5.0
 """An agent's row is written again after this long: 2,048 agents a second would be a load of its own."""
 ENDS = {"rank_failed": "failed", "rank_lost": "lost", "rank_terminated": "preempted"}
 MAX_EVENT_BYTES = 200
+REMEMBERED = 50_000
+"""Agents and attempts that are kept in mind at most; what is forgotten is read or written once more."""
 SILENT_SECONDS = 90.0
 """Six heartbeats."""
 
@@ -53,6 +55,10 @@ class Records:
 
     def apply(self, connection: sa.Connection, entries: Sequence[Entry]) -> set[str]:
         """Write what the entries say; the answer is the runs that ended in them."""
+        if len(self._agents) > REMEMBERED:
+            self._agents.clear()
+        if len(self._attempts) > REMEMBERED:
+            self._attempts.clear()
         for entry in entries:
             self._touch(connection, entry)
         self._write_agents(connection, entries)

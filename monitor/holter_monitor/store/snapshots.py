@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from holter_monitor.store.tables import detector_snapshots
+from holter_monitor.store.tables import runs as run_rows
 from holter_monitor.store.upserts import upsert
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    run: str
-    offset: int
-    state: bytes
+def offset(connection: sa.Connection) -> int:
+    """The offset that all snapshots carry; 0 while there is none."""
+    return int(connection.scalar(sa.select(sa.func.min(detector_snapshots.c.offset))) or 0)
 
 
-def load(connection: sa.Connection) -> list[Snapshot]:
-    query = sa.select(detector_snapshots.c.run, detector_snapshots.c.offset, detector_snapshots.c.state)
-    return [Snapshot(*row) for row in connection.execute(query)]
+def runs(connection: sa.Connection, *, state: str) -> list[str]:
+    """The runs in this state that have a snapshot."""
+    query = sa.select(detector_snapshots.c.run).join(run_rows, run_rows.c.id == detector_snapshots.c.run)
+    return list(connection.scalars(query.where(run_rows.c.state == state)))
+
+
+def state(connection: sa.Connection, run: str) -> bytes | None:
+    found: bytes | None = connection.scalar(sa.select(detector_snapshots.c.state).where(detector_snapshots.c.run == run))
+    return found
 
 
 def save(connection: sa.Connection, states: Mapping[str, bytes], offset: int, now: float) -> None:
