@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -146,11 +147,11 @@ class Fingerprints:
             self._pending.popleft()
             emit(first.index, first.step, raw.astype("<i8").tobytes())
 
-    def wait(self) -> None:
-        """At the end of the run only: let the copies arrive."""
-        for pending in self._pending:
-            if pending.event is not None:
-                pending.event.synchronize()
+    def wait(self, seconds: float = 2.0) -> None:
+        """At the beginning and the end only: let the copies arrive, but do not wait for a device that hangs."""
+        until = time.monotonic() + seconds
+        while any(pending.event is not None and not pending.event.query() for pending in self._pending) and time.monotonic() < until:
+            time.sleep(0.001)
 
     def _send(self, pending: _Pending) -> None:
         torch = self._torch

@@ -56,7 +56,7 @@ class Watch:
             self._position = _hash(repr(position).encode())
 
     def finish(self) -> None:
-        """The run ends: hand out what is under way. Waits for the device's last copy."""
+        """The run ends: hand out what is under way. Waits for the device's last copy, two seconds at most."""
         self._guarded(self._last)
         self.detach()
 

@@ -102,6 +102,10 @@ class Scalars:
         self.generators = dict(zip(round_.ranks.tolist(), round_.words[:, Slot.RNG].tolist(), strict=True))
         return findings
 
+    def begin_anew(self) -> None:
+        """A new attempt: generators were seeded again."""
+        self.generators = {}
+
     def _part(self, rule: Rule, round_: Round) -> Round:
         """The ranks for which the word means something."""
         words = round_.words[:, rule.slot]

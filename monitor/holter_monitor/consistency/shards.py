@@ -99,7 +99,20 @@ class Shards:
             return self._say(family, axis, part.step, ranks, float(values.max()), pairs=(int(alike.sum()), len(values)))
         if pooled.deviations > DEVIATIONS and pooled.mean > floor:
             return self._say(family, axis, part.step, chosen.ranks.tolist(), pooled.mean, pairs=(0, len(values)))
-        return []
+        return self._unlike(family, axis, part.step)
+
+    def begin_anew(self) -> None:
+        """A new attempt: correlations are learned again; open trouble waits to be seen again, or healed."""
+        self.pooled = {}
+
+    def _unlike(self, family: Family, axis: str, step: int) -> list[Finding]:
+        """The family is unlike now: after a restart with other weights, trouble that it stood for is over with its last family."""
+        over = []
+        for scope, trouble in list(self.troubles.items()):
+            if scope.endswith(f" over {axis}") and trouble.families.pop(family.name, None) is not None and not trouble.families:
+                del self.troubles[scope]
+                over.append(_over(trouble, scope, step))
+        return over
 
     def _say(self, family: Family, axis: str, step: int, ranks: list[int], r: float, *, pairs: tuple[int, int]) -> list[Finding]:
         severity, scope, others = self._weight(family, axis, pairs)
@@ -195,6 +208,20 @@ def _finding(trouble: Alike, scope: str, family: Family, axis: str, step: int, *
         summary=f"Shards of {family.name} on {axis} ranks {named} {what}{more}. Usual cause: the same seed on all {axis} ranks at "
         f"initialisation. May also be: {others}; declare it then",
         evidence=evidence,
+    )
+
+
+def _over(trouble: Alike, scope: str, step: int) -> Finding:
+    return Finding(
+        kind=KIND,
+        severity=Severity(trouble.severity),
+        scope=scope,
+        onset_step=trouble.onset,
+        detected_step=step,
+        end_step=step,
+        ranks=tuple(trouble.ranks[:64]),
+        summary=f"{scope.capitalize()} are unlike again since step {step}",
+        evidence={"window": [max(0, trouble.onset - 50), step]},
     )
 
 

@@ -37,7 +37,9 @@ class Fingerprints:
     def hear(self, event: Event, topology: Topology) -> list[Finding]:
         if event["event"] == "watch":
             if self.rounds.learn(event):
-                self.shards, self.replicas, self.scalars, self.at_rest = Shards(), Replicas(), Scalars(), AtRest()
+                self.shards.begin_anew()
+                self.scalars.begin_anew()
+                self.at_rest = AtRest()
         elif event["event"] == "fingerprint":
             return [finding for round_ in self.rounds.add(event, topology) for finding in self.judge(round_)]
         if event["event"] == "watch_off":

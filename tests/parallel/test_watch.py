@@ -1,0 +1,198 @@
+"""The watch on its rank: placements from every source, failures that switch it off once, nothing where nothing is recorded."""
+
+import copy
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import holter  # noqa: E402
+from fleet import Fleet, Recorded  # noqa: E402
+from holter.fingerprint import BYTES  # noqa: E402
+from holter.parallel import replicated_in_blocks  # noqa: E402
+from holter.parallel.mesh import Mesh, mesh_of  # noqa: E402
+from holter.parallel.placements import discover  # noqa: E402
+from holter.parallel.watching import begin  # noqa: E402
+from holter_monitor.consistency.rounds import words_of  # noqa: E402
+from holter_monitor.detectors.fingerprints import Fingerprints  # noqa: E402
+from holter_monitor.engine import Engine  # noqa: E402
+from holter_monitor.steps import RunFacts  # noqa: E402
+
+pytestmark = pytest.mark.torch
+MESH = Mesh({"dp": 0, "tp": 1}, {"dp": 2, "tp": 2}, "mesh")
+
+
+def param(*shape, **marks):
+    value = torch.nn.Parameter(torch.randn(*shape))
+    for name, mark in marks.items():
+        setattr(value, name, mark)
+    return value
+
+
+def axes(params, declare=None, mesh=MESH):
+    return {entry.tensor.name: (dict(entry.tensor.axes), entry.tensor.source) for entry in discover(params, mesh, declare or {})}
+
+
+def test_megatron_marks_say_what_is_sharded_and_what_is_not():
+    """Attributes as Megatron-LM sets them (core/tensor_parallel/layers.py): a missing mark is a replica."""
+    found = axes({
+        "module.decoder.linear_fc1.weight": param(8, 4, tensor_model_parallel=True, partition_dim=0),
+        "module.decoder.linear_fc2.weight": param(4, 8, tensor_model_parallel=True, partition_dim=1),
+        "module.decoder.layernorm.weight": param(4),
+        "module.decoder.router.weight": param(4, 4, tensor_model_parallel=False),
+    })  # fmt: skip
+    assert found["decoder.linear_fc1.weight"] == ({"dp": "R", "tp": "S0"}, "megatron")
+    assert found["decoder.linear_fc2.weight"][0]["tp"] == "S1"
+    assert found["decoder.layernorm.weight"][0]["tp"] == "R"
+    assert found["decoder.router.weight"][0]["tp"] == "R"
+
+
+def test_experts_of_megatron_are_shards_over_ep():
+    mesh = Mesh({"ep": 0, "tp": 0}, {"ep": 2, "tp": 1}, "mesh")
+    marks = {"a": param(4, 4, tensor_model_parallel=False), "b": param(4, 4, allreduce=False, tensor_model_parallel=False)}
+    assert [how["ep"] for how, _ in axes(marks, mesh=mesh).values()] == ["R", "S0"]
+
+
+def test_nanotron_says_which_dimension_is_shorter_than_the_whole():
+    sharded = param(4, 8, is_sharded=True, get_sharded_info=lambda: SimpleNamespace(unsharded_shape=(4, 16)))
+    found = axes({"w": sharded, "n": param(4, is_sharded=False)})
+    assert found["w"] == ({"dp": "R", "tp": "S1"}, "nanotron")
+    assert found["n"][0]["tp"] == "R"
+
+
+def test_what_nobody_explains_is_a_replicated_norm_or_unknown():
+    found = axes({"_orig_mod.layers.0.norm.weight": param(4), "layers.0.w": param(4, 4)})
+    assert found["layers.0.norm.weight"] == ({"dp": "R", "tp": "R"}, "guessed")
+    assert found["layers.0.w"][0]["tp"] == "?"
+
+
+def test_a_declaration_wins_and_a_wrong_one_is_explained():
+    declare = {r"k_proj": {"tp": replicated_in_blocks(2)}, r"router": {"tp": "R"}, r"experts": {"tp": ("S", 0)}, r"rope": "skip"}
+    found = axes({"k_proj": param(4, 4), "router": param(4, 4), "experts": param(4, 4), "rope": param(4, 4)}, declare)
+    assert {name: how["tp"] for name, (how, _) in found.items()} == {"k_proj": "B2", "router": "R", "experts": "S0"}
+    with pytest.raises(ValueError, match=r'\("S", dimension\)'):
+        axes({"w": param(4, 4)}, {"w": {"tp": "sharded"}})
+
+
+def test_fp32_masters_are_watched_where_they_are_whole():
+    half = torch.nn.Parameter(torch.randn(4, 4, dtype=torch.bfloat16))
+    half.main_param = half.detach().float()
+    (entry,) = discover({"w": half}, MESH, {})
+    assert entry.tensor.dtype == "float32"
+    assert discover({"w": half}, MESH, {}, masters=False)[0].tensor.dtype == "bfloat16"
+
+
+def test_a_mesh_that_cannot_be_understood_is_explained():
+    with pytest.raises(TypeError, match="DeviceMesh"):
+        mesh_of("tp=2", {})
+
+
+def test_a_failure_switches_the_watch_off_once_and_training_goes_on(caplog):
+    events = []
+    params = {"w": param(64, 64)}
+    optimizer = torch.optim.SGD(params.values(), lr=0.1)
+    begin(Recorded(0, events), params, optimizer, mesh={"dp": (0, 2)}, every=1)
+    params["w"].data = torch.empty(0)  # as a framework that frees its shards would
+    with caplog.at_level(logging.WARNING, "holter"):
+        for _ in range(5):
+            params["w"].grad = torch.zeros_like(params["w"])
+            optimizer.step()
+    assert [event["event"] for event in events].count("watch_off") == 1
+    assert len([record for record in caplog.records if "fingerprints are off" in record.message]) == 1
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_fingerprints_change_nothing_of_the_training():
+    def trained(watched):
+        fleet = Fleet(seed=3)
+        if watched:
+            fleet.watch(every=2)
+        state = torch.get_rng_state()
+        for _ in range(4):
+            fleet.step()
+        assert torch.equal(torch.get_rng_state(), state)
+        return [param.detach().clone() for rank in fleet.ranks for param in rank.params.values()]
+
+    assert all(torch.equal(a, b) for a, b in zip(trained(True), trained(False), strict=True))
+
+
+def test_a_switched_off_run_takes_watch_and_batch_and_does_nothing():
+    run = holter.init(environment={"HOLTER_DISABLED": "1"})
+    model = torch.nn.Linear(4, 4)
+    run.watch(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    run.batch(torch.ones(2), position=3)
+    run.finish()
+
+
+def test_an_optimizer_without_hooks_is_wrapped_and_let_go():
+    class Plain:
+        steps = 0
+
+        def step(self):
+            self.steps += 1
+            return "kept"
+
+    events, plain = [], Plain()
+    watch = begin(Recorded(0, events), {"w": param(64, 64)}, plain, mesh={"dp": (0, 2)}, every=1)
+    assert [plain.step() for _ in range(3)] == ["kept"] * 3
+    watch.finish()
+    assert plain.step() == "kept"
+    assert sum(event["event"] == "fingerprint" for event in events) == 4
+    assert plain.steps == 4
+
+
+def test_a_fingerprint_is_512_bytes_and_rubbish_is_none():
+    events = Fleet().watch().events
+    words = words_of(next(event for event in events if event["event"] == "fingerprint"))
+    assert words.nbytes == BYTES == 512
+    for data in (None, 7, "", "!", "AAAA", "A" * 684):
+        assert words_of({"event": "fingerprint", "attrs": {"data": data}}) is None
+
+
+def faulty_events():
+    fleet = Fleet(seed_of=lambda t, d: 1).watch(fraction=0.3)
+    for step in range(6):
+        fleet.step(skip_sync=(0, 1) if step == 2 else ())
+    return fleet.finish().events
+
+
+def heard(engine, events):
+    return [finding for event in events for finding in engine.hear(event)]
+
+
+@pytest.mark.parametrize("cut", [0, 4, 9, 18, 27])
+def test_detection_continues_after_a_restart_as_if_nothing_had_happened(cut):
+    events = faulty_events()
+    whole = Engine(RunFacts(run="r", world_size=4), [Fingerprints])
+    heard(whole, events[:cut])
+    again = Engine.restore(whole.snapshot(), [Fingerprints])
+    assert heard(again, copy.deepcopy(events[cut:])) == heard(whole, events[cut:])
+
+
+def test_a_node_that_delivers_late_is_waited_for():
+    """Rank 3's node was cut off: its events come after all others'."""
+    events = faulty_events()
+    late = [event for event in events if event["rank"] != 3] + [event for event in events if event["rank"] == 3]
+    kinds = [
+        {finding.kind for finding in heard(Engine(RunFacts(run="r", world_size=4), [Fingerprints]), order)} for order in (events, late)
+    ]
+    assert kinds[0] == kinds[1] == {"tp_duplicate_shards", "replica_mismatch"}
+
+
+def test_a_rank_that_switched_itself_off_is_not_waited_for():
+    events = [event for event in faulty_events() if event["rank"] != 3]
+    events.insert(0, {"event": "watch_off", "rank": 3, "step": 0, "time_ns": 0, "attrs": {"reason": "x"}})
+    findings = heard(Engine(RunFacts(run="r", world_size=4), [Fingerprints]), events[:9])
+    assert {finding.kind for finding in findings} == {"tp_duplicate_shards"}
+
+
+def test_a_new_attempt_with_other_weights_ends_the_trouble():
+    engine = Engine(RunFacts(run="r", world_size=4), [Fingerprints])
+    heard(engine, faulty_events())
+    fleet = Fleet(seed=8).watch()
+    for _ in range(8):
+        fleet.step()
+    ended = {finding.kind for finding in heard(engine, fleet.finish().events) if finding.is_over}
+    assert ended == {"tp_duplicate_shards", "replica_mismatch"}
