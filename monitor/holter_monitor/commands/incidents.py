@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from holter_monitor.client import Client
 from holter_monitor.commands import asking
@@ -48,14 +47,15 @@ def _all(client: Client, arguments: argparse.Namespace) -> int:
     if not found:
         print("no incidents" if arguments.all else "no open incidents")
         return 0
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("severity", "state", "run", "kind", "since step", "summary", "seen", "id"):
-        table.add_column(column, justify="right" if column == "since step" else "left", overflow="fold", no_wrap=column == "id")
+    # Two lines each: a table of eight columns leaves a sentence a word a line at 80 columns.
+    console = Console(highlight=False)
     for each in found:
-        severity = f"[{COLOURS.get(each['severity'], 'default')}]{each['severity']}[/]"
-        named = (escape(f"{each['project']}/{each['run_name']}"), each["kind"], f"{each['onset_step']:,}", escape(each["summary"]))
-        table.add_row(severity, each["state"], *named, asking.ago(each["created"]), each["id"])
-    Console().print(table)
+        severity = f"[{COLOURS.get(each['severity'], 'default')}]{each['severity']} {each['kind']}[/]"
+        where = escape(f"{each['project']}/{each['run_name']}")
+        console.print(
+            f"{severity} since step {each['onset_step']:,}, {each['state']}, {asking.ago(each['created'])}, {where}", soft_wrap=True
+        )
+        console.print(f"  [dim]{each['id']}[/]  {escape(each['summary'])}", soft_wrap=True)
     return 0
 
 
