@@ -142,16 +142,29 @@ def opened(paths: Iterable[str | Path], settings: ScanSettings) -> Iterator[tupl
     """The logs under `paths` and who reads them; a path that cannot be read is an answer too, and ends nothing. A file that was named
     itself must be a log; what is no log in a folder is passed over."""
     for path in map(Path, paths):
+        found = False
+        for answer in _opened(path, settings):
+            found = True
+            yield answer
+        if not found:
+            # To be told that an empty folder is healthy would be to look away.
+            yield LogError(str(path), "no log in it", expected=f"at least one of {', '.join(imports.FORMATS)}")
+
+
+def _opened(path: Path, settings: ScanSettings) -> Iterator[tuple[LogFile, Importer] | LogError]:
+    try:
+        logs = find(path)
+    except LogError as error:
+        yield error
+        return
+    for log in logs:
         try:
-            for log in find(path):
-                try:
-                    importer = _importer(log, settings, is_named=path.is_file())
-                    if importer is not None:
-                        yield log, importer
-                except LogError as error:
-                    yield error
+            importer = _importer(log, settings, is_named=path.is_file())
         except LogError as error:
             yield error
+            continue
+        if importer is not None:
+            yield log, importer
 
 
 def _importer(log: LogFile, settings: ScanSettings, *, is_named: bool) -> Importer | None:

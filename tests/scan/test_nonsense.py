@@ -159,6 +159,13 @@ def test_a_folder_is_walked_and_what_is_no_log_in_it_is_left_alone(tmp_path: Pat
     assert [run.source for run in runs] == [str(tmp_path / "deep" / "er" / "log.csv")] and not errors
 
 
+def test_a_folder_without_logs_is_not_healthy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("nothing\n")
+    assert main(["scan", str(tmp_path), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out) == [] and "no log in it" in err
+
+
 def test_a_folder_that_may_not_be_listed_and_a_file_that_may_not_be_read_are_errors(tmp_path: Path) -> None:
     (tmp_path / "dangling.csv").symlink_to(tmp_path / "nowhere")
     assert main(["scan", str(tmp_path / "dangling.csv")]) == 2
