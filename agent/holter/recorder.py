@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from holter.garbage import GarbageWatch
 from holter.ring import NO_WAIT, ROW_TAIL, ROW_VALUES, ROWS, ROWS_OFFSET, STRIDE, Phase, Ring, State, Word
-from holter.scalars import Cuda, Device, ScalarTap
+from holter.scalars import Cuda, Device, DeviceKind, ScalarTap, Spans
 from holter.values import NotANumberError, is_on_device, one_element, to_float, whole
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ class Recorder:
         look: Callable[[int], None] | None = None,
         *,
         writer: type[Any] = RowWriter,
-        device: Callable[[], Device] = Cuda,
+        device: DeviceKind = Cuda,
     ) -> None:
         self.rank = rank
         self._device = device
         self._tap: ScalarTap | None = None
+        self._timer: Device | None = None
+        self._is_on_device = False
         self._ring = ring
         self._look = look
         self._garbage: GarbageWatch | None = None
@@ -65,25 +67,42 @@ class Recorder:
             step = values.pop("step", None)
         number = self._number(step)
         found, scalars = self._sorted(values)
-        self._add_timed(found)
-        if scalars or self._is_waiting():
-            self._queue(number, now, scalars, found)
+        spans = self._add_timed(found)
+        if scalars or spans or self._is_waiting():
+            self._queue(number, now, scalars, found, spans)
         else:
             self._write(number, now, found)
 
-    def _queue(self, step: int, now: int, scalars: dict[str, Any], found: dict[str, float]) -> None:
+    def _queue(self, step: int, now: int, scalars: dict[str, Any], found: dict[str, float], spans: Spans) -> None:
         """Behind the steps whose device values are still on their way: rows stay in the order of the steps."""
         assert self._ring is not None
         self._ring.words[Word.REACHED], self._ring.words[Word.REACHED_AT] = step, now
-        if self._tap is None:
-            self._tap = ScalarTap(self._device(), self._write)
+        tap = self._tapped()
         self._rows.last_step = step
         if self._rows.wait != NO_WAIT:
             found["data_wait_seconds"], self._rows.wait = self._rows.wait / 1e9, NO_WAIT
-        if not self._tap.put(step, now, scalars, found):
+        if not tap.put(step, now, scalars, found, spans=spans):
             self.drop("device_busy", len(scalars))
-            self._tap.put(step, now, {}, found)
-        self._rows.is_plain = 0 if self._tap.under_way else 1
+            tap.put(step, now, {}, found, spans=spans)
+        self._rows.is_plain = 0 if tap.under_way else 1
+
+    def _tapped(self) -> ScalarTap:
+        if self._tap is None:
+            self._tap = ScalarTap(self._device(), self._write)
+        return self._tap
+
+    def mark(self) -> Any:
+        """A moment in the device's own time, to be asked for later; None where this process uses no device, or captures a graph."""
+        if not (self._is_on_device or self._device.is_used()):
+            return None
+        self._is_on_device = True
+        device = self._timer = self._timer or self._device()
+        if self._ring is None or device.is_capturing():
+            return None
+        spare = self._tap.spare if self._tap is not None else None
+        event = spare.pop() if spare else device.timing_event()
+        event.record()
+        return event
 
     def _is_waiting(self) -> bool:
         return self._tap is not None and self._tap.under_way > 0
@@ -111,16 +130,24 @@ class Recorder:
                 self.drop("value_not_a_number")
         return found, scalars
 
-    def _add_timed(self, found: dict[str, float]) -> None:
+    def _add_timed(self, found: dict[str, float]) -> Spans:
+        """Put the sections' times into `found`; those that the device will tell come back as spans. Own work is their sum less communication."""
         own = 0
+        spans: list[tuple[str, Any, Any]] = []
         for section in self._timed:
-            found[section.metric] = section.nanoseconds / 1e9
-            own += 0 if section.is_communication else section.nanoseconds
+            if section.spans:
+                names = (section.metric,) if section.is_communication else (section.metric, "compute_seconds")
+                spans += [(name, first, last) for first, last in section.spans for name in names]
+                section.spans = []
+            else:
+                found[section.metric] = section.nanoseconds / 1e9
+                own += 0 if section.is_communication else section.nanoseconds
             section.nanoseconds = 0
         if own:
             found.setdefault("compute_seconds", own / 1e9)
         self._timed.clear()
         self._rows.is_plain = 1
+        return tuple(spans)
 
     def _write(self, step: int, now: int, found: dict[str, float]) -> None:
         """As many rows as the values need, most often one."""

@@ -13,11 +13,13 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 DEPTH = 64
 """Steps that may be under way at once; an eager loop runs a few steps ahead of its device."""
 WIDTH = 64
+MAX_PENDING = 4 * DEPTH
+Spans: TypeAlias = "tuple[tuple[str, Any, Any], ...]"
 
 
 class Device(Protocol):
@@ -31,8 +33,20 @@ class Device(Protocol):
     def event(self) -> Any:
         """With `record()` and `query() -> bool`."""
 
+    def timing_event(self) -> Any:
+        """The same, with `elapsed_time(later) -> milliseconds` besides."""
+
     def copy(self, row: Any, scalars: list[Any]) -> None:
         """Enqueue the scalars' copy into `row` on the current stream; must not wait."""
+
+
+class DeviceKind(Protocol):
+    """Makes the device at its first use."""
+
+    def __call__(self) -> Device: ...
+
+    def is_used(self) -> bool:
+        """Whether this process computes on such a device already; asking must not be what starts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,8 @@ class Pending:
     names: tuple[str, ...]
     known: dict[str, float]
     """The step's values that were not on the device."""
+    spans: tuple[tuple[str, Any, Any], ...] = ()
+    """`(metric, first event, last event)`: times on the device that add up to the metric."""
 
 
 class ScalarTap:
@@ -56,8 +72,10 @@ class ScalarTap:
         self._rows: Any = None
         self._events: list[Any] = []
         self._free: list[int] = []
+        self.spare: list[Any] = []
+        """Timing events that may be recorded again."""
 
-    def put(self, step: int, time_ns: int, scalars: dict[str, Any], known: dict[str, float]) -> bool:
+    def put(self, step: int, time_ns: int, scalars: dict[str, Any], known: dict[str, float], *, spans: Spans = ()) -> bool:
         """False when the device values could not be taken: too many steps under way, or a graph is being captured."""
         if scalars and self._device.is_capturing():
             return False
@@ -69,8 +87,8 @@ class ScalarTap:
         self.poll()
         if not scalars:
             # Only waits for those before it.
-            if self._pending:
-                self._pending.append(Pending(-1, step, time_ns, (), known))
+            if self._pending or spans:
+                self._append(Pending(-1, step, time_ns, (), known, spans))
             else:
                 self._sink(step, time_ns, known)
             return True
@@ -79,8 +97,15 @@ class ScalarTap:
         row = self._free.pop()
         self._device.copy(self._rows[row], list(scalars.values()))
         self._events[row].record()
-        self._pending.append(Pending(row, step, time_ns, tuple(scalars), known))
+        self._append(Pending(row, step, time_ns, tuple(scalars), known, spans))
         return True
+
+    def _append(self, pending: Pending) -> None:
+        if len(self._pending) >= MAX_PENDING:
+            # A device that stands still: what is known of the oldest step is told now, its place in pinned memory is never used again.
+            oldest = self._pending.popleft()
+            self._sink(oldest.step, oldest.time_ns, oldest.known)
+        self._pending.append(pending)
 
     def poll(self) -> None:
         """Give out what is complete, oldest first; one query for each step that is, and one for the first that is not."""
@@ -89,10 +114,21 @@ class ScalarTap:
             values = self._rows[done.row].tolist() if done.names else []
             if done.names:
                 self._free.append(done.row)
-            self._sink(done.step, done.time_ns, {**done.known, **dict(zip(done.names, values, strict=False))})
+            self._sink(done.step, done.time_ns, {**done.known, **self._times(done), **dict(zip(done.names, values, strict=False))})
 
     def _is_done(self, pending: Pending) -> bool:
-        return not pending.names or (not self._device.is_capturing() and bool(self._events[pending.row].query()))
+        if not pending.names and not pending.spans:
+            return True
+        if self._device.is_capturing():
+            return False
+        return all(last.query() for _, _, last in pending.spans) and (not pending.names or bool(self._events[pending.row].query()))
+
+    def _times(self, done: Pending) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for metric, first, last in done.spans:
+            found[metric] = found.get(metric, 0.0) + first.elapsed_time(last) / 1e3
+            self.spare += [first, last]
+        return found
 
     def take_incomplete(self) -> list[Pending]:
         """The steps still under way, given up."""
@@ -108,6 +144,11 @@ class ScalarTap:
 class Cuda:
     """torch's CUDA (or ROCm, which torch calls cuda)."""
 
+    @staticmethod
+    def is_used() -> bool:
+        torch = sys.modules.get("torch")
+        return torch is not None and bool(torch.cuda.is_initialized())
+
     def __init__(self) -> None:
         self._torch: Any = sys.modules["torch"]
 
@@ -119,6 +160,9 @@ class Cuda:
 
     def event(self) -> Any:
         return self._torch.cuda.Event(enable_timing=False, blocking=False)
+
+    def timing_event(self) -> Any:
+        return self._torch.cuda.Event(enable_timing=True, blocking=False)
 
     def copy(self, row: Any, scalars: list[Any]) -> None:
         torch = self._torch

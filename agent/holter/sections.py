@@ -12,21 +12,32 @@ if TYPE_CHECKING:
     from holter.run import Run
 
 
-class Section:
-    """Adds up the time spent inside it until the next step takes it. One object a name, entered again and again; may nest in others."""
+MAX_SPANS = 256
+"""Pairs of events that one section keeps of a step; a section entered more often is timed by its first ones."""
 
-    __slots__ = ("_began", "_depth", "_recorder", "is_communication", "metric", "nanoseconds")
+
+class Section:
+    """Adds up the time spent inside it until the next step takes it. One object a name, entered again and again; may nest in others.
+
+    Where the process uses a GPU, the time is the device's, between two events on the current stream: the host only queues the work and
+    would be done with it at once.
+    """
+
+    __slots__ = ("_began", "_depth", "_mark", "_recorder", "is_communication", "metric", "nanoseconds", "spans")
 
     def __init__(self, recorder: Recorder, name: str, *, is_communication: bool) -> None:
         self.metric = f"section_{name}_seconds"
         self.is_communication = is_communication
         self.nanoseconds = 0
+        self.spans: list[tuple[Any, Any]] = []
         self._recorder = recorder
         self._began = 0
         self._depth = 0
+        self._mark: Any = None
 
     def __enter__(self) -> Section:
         if self._depth == 0:
+            self._mark = self._recorder.mark() if len(self.spans) < MAX_SPANS else None
             self._began = time.monotonic_ns()
         self._depth += 1
         return self
@@ -35,6 +46,9 @@ class Section:
         self._depth -= 1
         if self._depth == 0:
             self.nanoseconds += time.monotonic_ns() - self._began
+            end = self._recorder.mark() if self._mark is not None else None
+            if end is not None:
+                self.spans.append((self._mark, end))
             self._recorder.timed(self)
 
 

@@ -121,7 +121,7 @@ def test_whatever_raises_inside_stays_inside(without, tmp_path, where):
 def test_importing_brings_no_torch_no_numpy_no_network_and_no_thread():
     """Case 17."""
     code = (
-        "import sys, threading; import holter\n"
+        "import sys, threading; import holter; holter.init\n"
         "heavy = {'torch', 'numpy', 'psutil', 'http.client', 'urllib.request', 'ssl', 'socket', 'asyncio'} & set(sys.modules)\n"
         "assert not heavy, heavy\nassert threading.active_count() == 1\nassert len(holter.__all__) <= 12"
     )

@@ -7,7 +7,8 @@ import pytest
 from holter.node.reader import RingReader
 from holter.recorder import Recorder
 from holter.ring import Ring, State
-from holter.scalars import DEPTH
+from holter.scalars import DEPTH, MAX_PENDING
+from holter.sections import Section
 from ring_rows import logged
 
 torch = pytest.importorskip("torch")
@@ -36,16 +37,32 @@ class FakeEvent:
 
     def record(self):
         self.at = len(self.device.queue)
+        self.clock = self.device.clock
 
     def query(self):
         return self.device.done >= self.at
+
+    def elapsed_time(self, later):
+        assert self.query() and later.query(), "asked before it was known"
+        return (later.clock - self.clock) * 1e3
 
 
 class FakeDevice:
     """Runs its queue only when `run` is called: everything before that is asynchronous."""
 
     def __init__(self):
-        self.queue, self.done, self.capturing = [], 0, False
+        self.queue, self.done, self.capturing, self.used, self.clock = [], 0, False, False, 0.0
+
+    def __call__(self):
+        return self
+
+    def is_used(self):
+        return self.used
+
+    def work(self, seconds):
+        """Queue work of so many seconds of the device's time; the host goes on at once."""
+        self.queue.append(lambda: None)
+        self.clock += seconds
 
     def is_capturing(self):
         return self.capturing
@@ -55,6 +72,8 @@ class FakeDevice:
 
     def event(self):
         return FakeEvent(self)
+
+    timing_event = event
 
     def copy(self, row, scalars):
         values = [scalar.value for scalar in scalars]  # the values at this point of the stream
@@ -74,7 +93,7 @@ def device():
 
 @pytest.fixture
 def recorder(tmp_path, device):
-    return Recorder(Ring.create(tmp_path, "r", {}, (1, 1), time.monotonic_ns()), 0, device=lambda: device)
+    return Recorder(Ring.create(tmp_path, "r", {}, (1, 1), time.monotonic_ns()), 0, device=device)
 
 
 @pytest.fixture
@@ -176,3 +195,52 @@ def test_the_wait_for_data_stays_with_its_step(recorder, reader, device):
     device.run()
     recorder.step(1, loss=Scalar(2.0))
     assert logged(reader) == [(0, {"loss": 1.0, "data_wait_seconds": 2.0})]
+
+
+def test_a_section_on_the_device_is_timed_by_the_device(recorder, reader, device):
+    device.used = True
+    forward = Section(recorder, "forward", is_communication=False)
+    reduce = Section(recorder, "reduce", is_communication=True)
+    for _ in range(2):
+        with forward:
+            device.work(3.0)
+    with reduce:
+        device.work(5.0)
+    recorder.step(0, loss=1.0)
+    assert logged(reader) == []
+    device.run()
+    recorder.step(1, loss=2.0)
+    rows = logged(reader)
+    assert rows[0] == (0, {"loss": 1.0, "section_forward_seconds": 6.0, "compute_seconds": 6.0, "section_reduce_seconds": 5.0})
+    assert rows[1] == (1, {"loss": 2.0})
+
+
+def test_events_are_used_again(recorder, reader, device):
+    device.used = True
+    forward = Section(recorder, "forward", is_communication=False)
+    made = []
+    device.timing_event = lambda: made.append(FakeEvent(device)) or made[-1]
+    for step in range(50):
+        with forward:
+            device.work(1.0)
+        device.run()
+        recorder.step(step, loss=1.0)
+    assert len(made) <= 8
+    assert {values["section_forward_seconds"] for _, values in logged(reader)} == {1.0}
+
+
+def test_a_section_without_a_device_is_timed_by_the_host(recorder, reader):
+    with Section(recorder, "load", is_communication=False):
+        time.sleep(0.01)
+    recorder.step(0, loss=1.0)
+    [(_, values)] = logged(reader)
+    assert values["section_load_seconds"] == values["compute_seconds"] >= 0.01
+
+
+def test_a_device_that_stands_still_does_not_make_the_host_grow(recorder, reader, device):
+    recorder.step(0, loss=Scalar(1.0), lr=1.0)
+    for step in range(1, 2000):
+        recorder.step(step, lr=1.0)
+    assert recorder._tap.under_way <= MAX_PENDING
+    rows = logged(reader)
+    assert [step for step, _ in rows] == list(range(2000)) and rows[0] == (0, {"lr": 1.0})
