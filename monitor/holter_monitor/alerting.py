@@ -118,6 +118,7 @@ class Alerting:
         """Write the incident and tell whom it concerns."""
         if any(change.word in ("opened", "reopened") for change in changes):
             changes = changes + _explained(incident, current)
+        changes = changes + _as_bad_as_its_symptoms(incident, changes, current)
         changes = changes + self._hidden(desk, run, incident) + self._react(desk, run, incident, changes)
         rows.save(desk.connection, incident, None)
         told = [change for change in changes if change.word != "updated"]
@@ -126,6 +127,9 @@ class Alerting:
             desk.tell(run, incident, change, [other for other in current if other.parent == incident.id])
         desk.schedule(run, incident)
         self._take_over(desk, run, incident, current)
+        cause = next((other for other in current if other.id == incident.parent), None)
+        if cause is not None and cause.is_active and cause.severity < incident.severity:
+            self._settle(desk, run, cause, [], current)  # a symptom that pages must page in its cause's name
 
     def _react(self, desk: Desk, run: Run, incident: Incident, changes: list[Change]) -> list[Change]:
         if any(change.word == "resolved" for change in changes):
@@ -255,6 +259,19 @@ def _owner(connection: sa.Connection, key: str, current: list[Incident]) -> Inci
         current.append(owner)
     owner.findings[key] = said[1]
     return owner
+
+
+def _as_bad_as_its_symptoms(incident: Incident, changes: list[Change], current: list[Incident]) -> list[Change]:
+    """A cause takes on the severity of what it explains: the symptoms keep quiet, so it must be as loud as they would have been."""
+    if incident.parent is not None or not incident.is_active:
+        return []
+    mine = [other for other in current if other.is_active and other.parent in (None, incident.id) and explains(incident, other)]
+    worst = max((other for other in mine), key=lambda other: other.severity, default=None)
+    if worst is None or worst.severity <= incident.severity:
+        return []
+    incident.severity = worst.severity
+    is_new = any(change.word in ("opened", "reopened") for change in changes)
+    return [] if is_new else [Change("worsened", note=f"its symptom {worst.kind.replace('_', ' ')} is {worst.severity.word}")]
 
 
 def _explained(incident: Incident, current: list[Incident]) -> list[Change]:

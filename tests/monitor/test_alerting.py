@@ -158,6 +158,26 @@ def test_a_cause_that_is_said_after_its_symptom_in_one_batch_takes_it_over(conne
     assert [notice["kind"] for notice in queued] == ["data_stall"]
 
 
+def test_a_cause_pages_when_what_it_explains_would_have_paged(connection: sa.Connection) -> None:
+    """A critical symptom that keeps quiet under a mere warning would be a page that never came."""
+    divergence = Finding(kind="loss_divergence", severity=Severity.WARNING, onset_step=90, detected_step=200, summary="loss rises")
+    alerting = Alerting(policy())
+    alerting.apply(connection, RUN, [replace(SPIKE, severity=Severity.CRITICAL)], 1000.0)
+    alerting.apply(connection, RUN, [divergence], 1010.0)
+    assert connection.scalar(sa.select(incidents.c.severity).where(incidents.c.kind == "loss_divergence")) == "critical"
+
+
+def test_a_symptom_that_worsens_worsens_its_cause(connection: sa.Connection) -> None:
+    divergence = Finding(kind="loss_divergence", severity=Severity.WARNING, onset_step=90, detected_step=95, summary="loss rises")
+    alerting = Alerting(policy())
+    alerting.apply(connection, RUN, [divergence, SPIKE], 1000.0)
+    send_all(connection)
+    alerting.apply(connection, RUN, [replace(SPIKE, severity=Severity.CRITICAL, detected_step=140)], 1010.0)
+    last = connection.execute(sa.select(outbox.c.notice).order_by(outbox.c.id.desc())).scalars().first()
+    assert (last["kind"], last["severity"], last["transition"]) == ("loss_divergence", "critical", "update")
+    assert last["note"] == "its symptom loss spike is critical"
+
+
 def test_a_cause_that_shows_later_takes_its_symptom_over(connection: sa.Connection) -> None:
     slow = Finding(kind="throughput_drop", severity=Severity.WARNING, onset_step=500, detected_step=520, summary="-30 %")
     straggler = Finding(kind="straggler", severity=Severity.WARNING, onset_step=500, detected_step=530, ranks=(3,), summary="rank 3 slow")

@@ -60,6 +60,8 @@ CAUSES: tuple[Cause, ...] = (
 )
 _LEAST = 0.08
 _AT_MOST = 5
+_SUPPORT = 1.0
+"""Weight of clues in favour that a cause needs to be named."""
 
 
 def diagnose(case: Case) -> list[dict[str, Any]]:
@@ -84,15 +86,17 @@ def diagnose(case: Case) -> list[dict[str, Any]]:
 
 
 def _weigh(cause: Cause, case: Case) -> tuple[float, tuple[Cause, list[str], list[str]]] | None:
-    score = cause.prior
+    score, support = cause.prior, 0.0
     seen: list[str] = []
     contrary: list[str] = []
     for clue in cause.clues:
         words = clue.look(case)
         if words is not None:
             score += clue.weight
+            support += max(0.0, clue.weight)
             (seen if clue.weight > 0 else contrary).append(words)
-    return (score, (cause, seen, contrary)) if seen else None
+    # "All ranks at once" fits many causes: a hint alone names none of them.
+    return (score, (cause, seen, contrary)) if support >= _SUPPORT else None
 
 
 __all__ = ["CAUSES", "Case", "Cause", "Event", "Signal", "diagnose"]

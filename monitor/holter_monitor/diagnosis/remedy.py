@@ -24,7 +24,8 @@ def remedy(case: Case) -> dict[str, Any]:
         found["precursor"] = {"step": first, "summary": min(early, key=lambda other: other.onset_step).summary}
     saved = [e for e in case.events if e.word == "checkpoint" and e.step is not None and e.step < first]
     newest = max(saved, key=lambda event: event.step or 0, default=None)
-    last = incident.end_step if incident.end_step is not None else incident.detected_step
+    reached = [finding.end_step or finding.detected_step for finding in incident.findings.values()]
+    last = max([incident.end_step or incident.detected_step, *reached])
     rewind: dict[str, Any] = {"before_step": first, "skip_steps": [first, max(first, last)]}
     if newest is not None:
         rewind |= {"step": newest.step, "path": str(newest.attrs.get("path", ""))[:500]}

@@ -1,0 +1,103 @@
+"""The playbook's traces, replayed through engine, alerting and rendering: the messages that its authors would have needed, and silence where
+nothing was wrong. The traces are shared material and not in this repository."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from holter_monitor.alerting import Alerting
+from holter_monitor.engine import Engine
+from holter_monitor.notify.notice import Notice
+from holter_monitor.notify.render import text
+from holter_monitor.policies import Policy
+from holter_monitor.steps import RunFacts, Step
+from holter_monitor.store.tables import metadata, outbox, runs
+
+SHARED = Path(os.environ.get("HOLTER_SHARED") or Path(__file__).resolve().parents[3] / "shared")
+TOKENS = 2_359_296 / 384
+"""Tokens of a step on one of the 384 GPUs (SmolLM3: 2.36 M a step); with the trace's tokens per second and GPU they give the step's time."""
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    path = SHARED / "traces" / "playbook" / f"{name}.csv"
+    if not path.is_file():
+        pytest.skip(f"the playbook's trace {path} is not here: set HOLTER_SHARED to the folder that has traces/playbook")
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def throughput(name: str, run: str) -> list[tuple[int, dict[str, float]]]:
+    kept = [(int(row["step"]), float(row["throughput"])) for row in rows(name) if row["run_name"] == run]
+    return [
+        (step, {"tokens_per_second": value, "step_time_seconds": TOKENS / value, "tokens": TOKENS}) for step, value in kept if value > 0
+    ]
+
+
+def loss(name: str, run: str) -> list[tuple[int, dict[str, float]]]:
+    """The step is the point's number: the trace is thinned to one point in 0.1 B tokens."""
+    kept = [float(row["loss"]) for row in rows(name) if row["run_name"] == run and row["loss"]]
+    return [(number, {"loss": value}) for number, value in enumerate(kept)]
+
+
+@pytest.fixture
+def messages(tmp_path: Any) -> Iterator[Any]:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/control.db")
+    metadata.create_all(engine)
+
+    def replay(steps: list[tuple[int, dict[str, float]]], world_size: int = 384) -> list[Notice]:
+        run = SimpleNamespace(id="r", project="smol", name="3b", world_size=world_size)
+        watched, alerting = Engine(RunFacts(run="r", world_size=world_size)), Alerting(Policy())
+        with engine.begin() as connection:
+            connection.execute(runs.insert().values(id="r", project="smol", name="3b", created_at=0.0, updated_at=0.0, advice={}))
+            now = 0.0
+            for step, values in steps:
+                now += values.get("step_time_seconds", 1.0)
+                alerting.apply(connection, run, watched.feed_step(Step.of(step, values)), now)
+                alerting.tick(connection, now)
+                connection.execute(outbox.update().where(outbox.c.status == "ready", outbox.c.next_at <= now).values(status="sent"))
+            query = sa.select(outbox.c.notice).where(outbox.c.status != "superseded").order_by(outbox.c.id)
+            return [Notice.from_json(notice) for notice in connection.scalars(query)]
+
+    yield replay
+    engine.dispose()
+
+
+def show(notices: list[Notice]) -> str:
+    return "\n\n".join(f"[{notice.transition} {notice.severity} {notice.kind}]\n{text(notice)}" for notice in notices)
+
+
+def test_the_evicted_storage_is_one_throughput_message_with_time_lost_and_onset(messages: Any) -> None:
+    """S1: said by step 292 or a little later, with the share lost; not one message a stall."""
+    notices = messages(throughput("throughput_weka_drops", "Weka drops"))
+    triggers = [notice for notice in notices if notice.transition == "trigger"]
+    assert any(notice.kind.startswith("throughput") and 285 <= notice.onset_step <= 300 for notice in triggers), show(notices)
+    assert len(triggers) <= 4, show(notices)
+    worst = max(notices, key=lambda notice: notice.cost_seconds or 0)
+    assert worst.cost_seconds and "GPU-hours" in text(worst), show(notices)
+
+
+def test_the_run_without_drops_is_told_to_nobody(messages: Any) -> None:
+    """S13: three isolated slow steps in 1,893."""
+    notices = messages(throughput("throughput_drops_comparison", "Without drops"))
+    assert notices == [], show(notices)
+
+
+def test_the_spike_that_did_not_recover_pages_with_a_rewind_point_before_its_precursor(messages: Any) -> None:
+    """S9: a warning at the precursor, a page at the divergence."""
+    notices = messages(loss("spike_loss", "Non recoverable spikes"))
+    assert any(notice.severity == "critical" for notice in notices), show(notices)
+    page = next(notice for notice in notices if notice.severity == "critical")
+    assert page.evidence and page.evidence["rewind"]["before_step"] <= page.onset_step
+
+
+def test_the_spike_that_recovered_does_not_page(messages: Any) -> None:
+    """S8."""
+    notices = messages(loss("spike_loss", "Recoverable spikes"))
+    assert not any(notice.severity == "critical" for notice in notices), show(notices)
