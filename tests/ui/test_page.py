@@ -275,3 +275,15 @@ def test_a_collector_with_tokens_asks_for_one_and_keeps_it_in_the_tab(browser: A
         expect(page.locator("#live")).to_have_text("live")
         assert page.evaluate("localStorage.length + document.cookie.length") == 0
         context.close()
+
+
+def test_a_live_update_takes_neither_the_words_nor_the_place_of_the_keyboard(at: Window, stage: Stage) -> None:
+    incident = stage.incident(stage.weka)
+    page = at.open(f"#/incidents/{incident['id']}")
+    page.get_by_label("Note").fill("half a sentence")
+    page.get_by_label("Note").focus()
+    answer = stage.collector.http.post(f"/api/v1/incidents/{incident['id']}/note", json={"note": "from a colleague"})
+    assert answer.status_code == 200
+    expect(page.locator(".history")).to_contain_text("from a colleague")
+    expect(page.get_by_label("Note")).to_have_value("half a sentence")
+    expect(page.get_by_label("Note")).to_be_focused()

@@ -94,8 +94,16 @@ class Reader:
         if base is None:
             return {"step": [], "seconds": [], "share": None, "base": None}
         steps, seconds = self._summed(self._buckets(STEP_TIME, settled, base), "excess")
-        spent = sum(float(buckets.sum_mean.sum()) for buckets in self._buckets(STEP_TIME, settled))
+        spent = self.spent(settled)
         return {"step": steps, "seconds": seconds, "share": seconds[-1] / spent if seconds and spent else None, "base": base}
+
+    def spent(self, along: Sequence[Stretch]) -> float:
+        """Wall seconds in the steps of the stretches: a step lasts as long as its slowest rank."""
+        return sum(float(buckets.longest.sum()) for buckets in self._buckets(STEP_TIME, along))
+
+    def excess(self, along: Sequence[Stretch], base: float) -> float:
+        """Wall seconds of these steps beyond `base`, each."""
+        return sum(float(buckets.excess.sum()) for buckets in self._buckets(STEP_TIME, along, base))
 
     @staticmethod
     def _summed(pieces: Iterable[Buckets], column: str) -> tuple[list[int], list[float]]:
@@ -114,15 +122,6 @@ def width_of(along: Sequence[Stretch], points: int) -> int:
         return 1
     width = max(1, -(-(along[-1].last - along[0].first + 1) // points))
     return width if width < BLOCK else -(-width // BLOCK) * BLOCK
-
-
-def _of(run: str, metric: str, stretch: Stretch) -> tuple[sa.ColumnElement[bool], ...]:
-    return (ROW.run == run, ROW.metric == metric, ROW.attempt == stretch.attempt, ROW.step.between(stretch.first, stretch.last))
-
-
-def spent_seconds(connection: sa.Connection, run: str, stretch: Stretch) -> float:
-    """Wall time in the steps of the stretch: a step lasts as long as its slowest rank."""
-    return float(connection.execute(sa.select(sa.func.sum(ROW.max)).where(*_of(run, STEP_TIME, stretch))).scalar() or 0.0)
 
 
 def median(connection: sa.Connection, run: str, metric: str, along: Sequence[Stretch]) -> float | None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from holter_monitor.store import curves
-from holter_monitor.store.curves import STARTING, STEP_TIME, Stretch
+from holter_monitor.store.curves import STARTING, STEP_TIME, Reader, Stretch
+from holter_monitor.store.rollups import BLOCK, Rollups
 from holter_monitor.store.tables import attempts, step_summaries
 
 ROW = step_summaries.c
@@ -51,17 +52,17 @@ class _Life:
     """Seconds in all its steps."""
 
 
-def of(connection: sa.Connection, run: str) -> Goodput | None:
+def of(connection: sa.Connection, run: str, rollups: Rollups) -> Goodput | None:
     """None for a run whose steps carry no times yet."""
     along = curves.stretches(connection, run, None, None)
-    lives = _lives(connection, run)
+    reader = Reader(connection, run, along, BLOCK, rollups)
+    lives = _lives(reader)
     settled = [Stretch(s.attempt, max(s.first, s.begun + STARTING), s.last, s.begun) for s in along]
     base = curves.median(connection, run, STEP_TIME, settled) or curves.median(connection, run, STEP_TIME, along)
     if not lives or base is None:
         return None
-    counted = sum(curves.spent_seconds(connection, run, stretch) for stretch in along)
-    productive = sum(_productive(connection, run, stretch, base) for stretch in along)
-    slow = sum(curves.spent_seconds(connection, run, s) - _productive(connection, run, s, base) for s in settled)
+    counted, slow = reader.spent(along), reader.excess(settled, base)
+    productive = counted - reader.excess(along, base)
     wall = lives[-1].end - lives[0].start
     starting = sum(life.starting for life in lives) + counted - productive - slow
     repeated = sum(life.spent for life in lives) - counted
@@ -77,28 +78,24 @@ def of(connection: sa.Connection, run: str) -> Goodput | None:
     )
 
 
-def _productive(connection: sa.Connection, run: str, stretch: Stretch, base: float) -> float:
-    shortened = sa.func.sum(sa.case((ROW.max > base, base), else_=ROW.max))
-    return float(connection.execute(sa.select(shortened).where(*_rows(run, stretch))).scalar() or 0.0)
-
-
-def _rows(run: str, stretch: Stretch) -> tuple[sa.ColumnElement[bool], ...]:
-    return (ROW.run == run, ROW.metric == STEP_TIME, ROW.attempt == stretch.attempt, ROW.step.between(stretch.first, stretch.last))
-
-
-def _lives(connection: sa.Connection, run: str) -> Sequence[_Life]:
+def _lives(reader: Reader) -> Sequence[_Life]:
     """Attempts with at least one timed step, in their order. Their clock is the steps' own: what was replayed or spooled arrived later."""
-    query = sa.select(attempts.c.attempt, attempts.c.started_at, attempts.c.first_step, attempts.c.last_step).where(attempts.c.run == run)
+    query = sa.select(attempts.c.attempt, attempts.c.started_at, attempts.c.first_step, attempts.c.last_step)
     lives = []
-    for attempt, started, first, last in connection.execute(query.order_by(attempts.c.number)):
+    for attempt, started, first, last in reader.connection.execute(query.where(attempts.c.run == reader.run).order_by(attempts.c.number)):
         if first is None or last is None:
             continue
-        whole = Stretch(attempt, first, last, first)
-        span = connection.execute(sa.select(sa.func.min(ROW.at), sa.func.max(ROW.at)).where(*_rows(run, whole))).one()
-        if span[0] is None:
+        mine = (ROW.run == reader.run, ROW.metric == STEP_TIME, ROW.attempt == attempt)
+        ends = [
+            reader.connection.execute(sa.select(ROW.at, ROW.max).where(*mine).order_by(order).limit(1)).one_or_none() for order in ORDERS
+        ]
+        if ends[0] is None or ends[1] is None:
             continue
-        first_seconds = connection.execute(sa.select(ROW.max).where(*_rows(run, whole)).order_by(ROW.step).limit(1)).scalar() or 0.0
-        began = span[0] - first_seconds
+        began = ends[0].at - (ends[0].max or 0.0)
         start = min(started, began)
-        lives.append(_Life(start, span[1], began - start, curves.spent_seconds(connection, run, whole)))
+        lives.append(_Life(start, ends[1].at, began - start, reader.spent([Stretch(attempt, first, last, first)])))
     return lives
+
+
+ORDERS = (ROW.step.asc(), ROW.step.desc())
+"""An attempt's first step, and its last."""

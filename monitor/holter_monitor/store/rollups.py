@@ -55,6 +55,8 @@ class Buckets:
     non_finite: NDArray[Any]
     amount: NDArray[Any]
     """Sum over steps and ranks."""
+    longest: NDArray[Any]
+    """Sum over steps of the ranks' maximum: a step lasts as long as its slowest rank."""
     excess: NDArray[Any]
     """Sum over steps of what the ranks' maximum lies above the base; 0 without a base."""
 
@@ -77,7 +79,7 @@ class Buckets:
 
 
 _sum = np.add
-_NOTHING = Buckets(*(np.zeros(0, np.int64) for _ in range(2)), *(np.zeros(0) for _ in range(8)))
+_NOTHING = Buckets(*(np.zeros(0, np.int64) for _ in range(2)), *(np.zeros(0) for _ in range(9)))
 
 
 def read(connection: sa.Connection, source: Source, first: int, last: int, *, width: int, base: float | None = None) -> Buckets:
@@ -94,6 +96,7 @@ def read(connection: sa.Connection, source: Source, first: int, last: int, *, wi
             sa.func.sum(ROW.non_finite),
             sa.func.coalesce(sa.func.sum(ROW.mean * ROW.count), 0.0),
         ),
+        sa.func.coalesce(sa.func.sum(ROW.max), 0.0),
         excess,
     )
     mine = (ROW.run == source.run, ROW.metric == source.metric, ROW.attempt == source.attempt)

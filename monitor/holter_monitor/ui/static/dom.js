@@ -20,8 +20,15 @@ function fill(node, attributes, children) {
   return node;
 }
 
+// Replace what `parent` shows. Whoever stands on one of its links or buttons with the keyboard goes on standing there.
 export function show(parent, ...children) {
+  const active = parent.contains(document.activeElement) ? identity(document.activeElement) : null;
   parent.replaceChildren(...children.flat().filter(Boolean));
+  if (active) [...parent.querySelectorAll("a, button, select, input")].find((one) => identity(one) === active)?.focus({ preventScroll: true });
+}
+
+function identity(node) {
+  return node.getAttribute("href") || node.getAttribute("aria-label") || node.textContent;
 }
 
 // Addresses inside the page. Ids come from the server and are escaped all the same.

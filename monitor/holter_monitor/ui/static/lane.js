@@ -1,6 +1,6 @@
 // The strip above the charts: attempts, declared events and incidents on the same axis. Incidents are links, reachable by keyboard.
 
-import { css, el, link, svg } from "./dom.js";
+import { css, el, link, show, svg } from "./dom.js";
 import { number, words } from "./format.js";
 
 const RIGHT = 22; // the charts' own right edge
@@ -58,7 +58,7 @@ export class Lane {
     const height = 72 + Math.max(0, rows.length - 1) * 11;
     this.drawing.setAttribute("height", height);
     this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.drawing.replaceChildren(...parts);
+    show(this.drawing, parts);
   }
 }
 

@@ -28,10 +28,18 @@ export async function render(box, { ids, signal }) {
     try {
       incident = await post(`${path}/${verb}`, body);
       paint();
+      return true;
     } catch (error) { toast(error.message); }
+    return false;
   };
-  const paint = () => show(page, head(incident), evidence.box, el("div", { class: "columns" },
-    el("div", {}, causes(incident), family(incident, kin), numbers(incident)), el("div", {}, buttons(incident, act), history(incident))));
+  const answer = new Answer(act), top = el("div", { class: "view" }), left = el("div", {}), past = el("div", {});
+  const paint = () => {
+    answer.update(incident);
+    show(top, head(incident));
+    show(left, causes(incident), family(incident, kin), numbers(incident));
+    show(past, history(incident));
+    if (!page.firstChild) page.append(top, evidence.box, el("div", { class: "columns" }, left, el("div", {}, answer.box, past)));
+  };
   await load();
   const again = calmly(load, 1500, signal);
   listen((message) => message.run === incident.run && message.type === "incidents" && again(), signal);
@@ -86,14 +94,23 @@ function spoken(value) {
   return typeof value === "object" && value !== null ? JSON.stringify(value) : typeof value === "number" ? number(value) : String(value);
 }
 
-function buttons(incident, act) {
-  const isOver = incident.state === "resolved";
-  const words_ = el("textarea", { "aria-label": "Note", placeholder: "A word for whoever looks next", maxlength: 10000 });
-  return el("section", { class: "card" }, el("h2", {}, "Answer"), el("div", { class: "actions" },
-    el("button", { type: "button", class: "primary", disabled: incident.state !== "open", onclick: () => act("acknowledge", {}) }, "Acknowledge"),
-    el("button", { type: "button", disabled: isOver, onclick: () => act("resolve", {}) }, "Resolve"),
-    el("button", { type: "button", onclick: () => silence(incident) }, "Silence …")),
-    words_, el("div", { class: "actions" }, el("button", { type: "button", onclick: () => words_.value.trim() && act("note", { note: words_.value.trim() }) }, "Add note")));
+// Made once: what somebody is writing survives every update of the page.
+class Answer {
+  constructor(act) {
+    const note = el("textarea", { "aria-label": "Note", placeholder: "A word for whoever looks next", maxlength: 10000 });
+    const send = async () => note.value.trim() && (await act("note", { note: note.value.trim() })) && (note.value = "");
+    this.acknowledge = el("button", { type: "button", class: "primary", onclick: () => act("acknowledge", {}) }, "Acknowledge");
+    this.resolve = el("button", { type: "button", onclick: () => act("resolve", {}) }, "Resolve");
+    this.box = el("section", { class: "card" }, el("h2", {}, "Answer"), el("div", { class: "actions" }, this.acknowledge, this.resolve,
+      el("button", { type: "button", onclick: () => silence(this.incident) }, "Silence …")), note,
+    el("div", { class: "actions" }, el("button", { type: "button", onclick: send }, "Add note")));
+  }
+
+  update(incident) {
+    this.incident = incident;
+    this.acknowledge.disabled = incident.state !== "open";
+    this.resolve.disabled = incident.state === "resolved";
+  }
 }
 
 function history(incident) {
