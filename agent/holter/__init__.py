@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from holter.start import init
 
 __version__ = "0.1.0"
-__all__ = ["Advice", "HolterError", "Run", "SettingsError", "__version__", "init", "preflight"]
+__all__ = ["Advice", "HolterError", "Run", "SettingsError", "__version__", "init", "preflight", "tee"]
 _HOMES = {"Advice": "holter.advice", "Run": "holter.run", "init": "holter.start"}
 
 
@@ -20,6 +20,13 @@ def preflight(model: "object", mesh: "object" = None, **options: "Any") -> "Any"
     from holter.parallel import preflight as compare
 
     return compare(model, mesh, **options)
+
+
+def tee(run: "Run", *objects: "Any") -> "Any":
+    """Also record what the script logs to wandb, TensorBoard, MLflow or trackio. See `holter.integrations.tee`."""
+    from holter.integrations.tee import tee as listen
+
+    return listen(run, *objects)
 
 
 def __getattr__(name: str) -> object:
