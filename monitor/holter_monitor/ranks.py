@@ -63,6 +63,8 @@ class RankShift:
     least: float
     """The smallest shift worth finding, in the series' own unit."""
     warmup_steps: int = 32
+    least_steps: int = 12
+    """Steps that a shift must have lasted: the burst of a busy host is over by then."""
     cap: float = 5.0
     strictness: float = 22.0
     """Exponent of the mean time between false suspects, in steps of one rank."""
@@ -108,8 +110,15 @@ class RankShift:
         step[self.high > 0.5 * threshold] = 0.0
         self.level += step / min(self.count, 400)
         self.threshold = threshold
-        proven: Mask = self.high > threshold
+        if self.count % self.kept_steps == 0 and self.count >= 2 * self.kept_steps:
+            self._renew()
+        proven: Mask = (self.high > threshold) & (self.count - self.begun >= self.least_steps)
         return proven
+
+    def lasts(self, rank: int) -> bool:
+        """Whether the rank's shift holds in nearly all of its last steps: a burst of a few very slow ones is over by then."""
+        last = np.sort(self.since(rank)[-self.least_steps :])
+        return float(np.median(last)) >= self.least and float(last[len(last) // 6]) >= self.least
 
     def with_leaning(self, ranks: Sequence[int], topology: Topology) -> list[int]:
         """`ranks`, and those of their nodes that are on the way to being proven: a node's trouble shows on one of its ranks first."""
@@ -153,18 +162,36 @@ class RankShift:
         self.history = np.full((self.kept_steps, ranks), np.nan, np.float32)
 
     def _settle(self) -> None:
-        learned = self.history.astype(np.float64)
-        order = np.arange(self.count + 1, self.count + 1 + self.kept_steps) % self.kept_steps
-        learned = learned[order]
+        learned = self._kept()
         seen = ~np.isnan(learned).all(axis=0)
         self.level[seen] = np.nanmedian(learned[:, seen], axis=0)
         away = learned[:, seen] - self.level[seen]
-        self.sigma = max(1e-6, float(MAD_TO_SIGMA * np.nanmedian(np.abs(away)))) * 1.03 if away.size else 1e-6
-        clipped = np.clip(np.nan_to_num(away), -3.0 * self.sigma, 3.0 * self.sigma)
-        power = float((clipped**2).mean()) if clipped.size else 0.0
-        # The level was fitted to these very steps, which takes about 2/n off the correlation; it is given back.
-        echo = float((clipped[1:] * clipped[:-1]).mean()) / power + 2.0 / self.warmup_steps if power > 0.0 else 0.0
-        echo = min(max(echo, 0.0), 0.8)
-        self.inflation = (1.0 + echo) / (1.0 - echo)
+        # The level was fitted to these very steps, which takes some spread and about 2/n off the correlation; both are given back.
+        self.sigma, self.inflation = self._noise(away, 2.0 / self.warmup_steps)
+        self.sigma *= 1.03
         self.history[:] = 0.0
         self.begun[:] = self.count
+
+    def _renew(self) -> None:
+        """The noise of the last steps: larger noise counts at once, smaller noise slowly."""
+        sigma, inflation = self._noise(self._kept(), 0.0)
+        self.sigma += (sigma - self.sigma) * (1.0 if sigma > self.sigma else 0.1)
+        self.inflation += (inflation - self.inflation) * (1.0 if inflation > self.inflation else 0.1)
+
+    def _kept(self) -> Reals:
+        """The history in order of time, oldest first."""
+        order = np.arange(self.count + 1, self.count + 1 + self.kept_steps) % self.kept_steps
+        kept: Reals = self.history[order].astype(np.float64)
+        return kept
+
+    def _noise(self, away: Reals, echo_lost: float) -> tuple[float, float]:
+        """`(standard deviation, inflation)` of distances (steps, ranks), outliers left out."""
+        if not away.size:
+            return 1e-6, 1.0
+        away = away - np.nanmedian(away, axis=0)
+        sigma = max(1e-6, float(MAD_TO_SIGMA * np.nanmedian(np.abs(away))))
+        clipped = np.clip(np.nan_to_num(away), -3.0 * sigma, 3.0 * sigma)
+        power = float((clipped**2).mean())
+        echo = float((clipped[1:] * clipped[:-1]).mean()) / power + echo_lost if power > 0.0 else 0.0
+        echo = min(max(echo, 0.0), 0.8)
+        return sigma, (1.0 + echo) / (1.0 - echo)

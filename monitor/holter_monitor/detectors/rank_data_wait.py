@@ -68,7 +68,7 @@ class RankDataWait:
         if suspects is None or not (self.waiting or suspects.any()):
             return said or None
         said += self._follow(step, whole)
-        found = [int(rank) for rank in np.flatnonzero(suspects) if self.shift.shift(int(rank)) >= self.least_share]
+        found = [int(rank) for rank in np.flatnonzero(suspects) if self.shift.lasts(int(rank))]
         if len(found) > max(1, int(self.max_share * len(values))) and len(by_node(found, step.topology)[0]) != 1:
             self.shift = RankShift(least=self.least_share)
         elif found:

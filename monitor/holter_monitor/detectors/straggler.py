@@ -81,7 +81,7 @@ class Straggler:
         if not self.slow and not suspects.any():
             return said or None
         said += self._follow(step, float(np.exp(middle)))
-        found = np.array([rank for rank in np.flatnonzero(suspects) if self.shift.shift(int(rank)) >= self.least_slowdown], np.intp)
+        found = np.array([rank for rank in np.flatnonzero(suspects) if self.shift.lasts(int(rank))], np.intp)
         if 0 < len(found) <= max(1, int(self.max_share * len(values))):
             said += self._begin(step, [int(rank) for rank in found])
         elif len(found):

@@ -110,3 +110,19 @@ def test_state_stays_small():
 def test_ranks_are_named_as_ranges():
     assert span([3, 1, 2, 7, 9, 8, 20]) == "1-3, 7-9, 20"
     assert span(range(0, 100, 2), limit=3) == "0, 2, 4 and 47 more"
+
+
+def test_bursts_of_a_busy_host_are_no_straggler():
+    """Seen live: four processes on two cores, a rank 46 % slower for some steps, just after the calm ones that it was measured by."""
+    rng = np.random.default_rng(9)
+    seconds = work(ranks=4, count=1500, noise=0.01)
+    for start in range(40, 1490, 30):
+        seconds[start : start + rng.integers(2, 8), rng.integers(4)] *= 1.46
+    assert not feed(Straggler(), ranked({"compute_seconds": seconds}))
+
+
+def test_noise_that_grows_after_the_places_were_learned_is_no_straggler():
+    seconds = work(ranks=8, count=1500, noise=0.004)
+    noisy = 0.08 * np.random.default_rng(3).standard_normal((1400, 8))
+    seconds[100:] *= np.exp(noisy)
+    assert not feed(Straggler(), ranked({"compute_seconds": seconds}))
