@@ -129,7 +129,14 @@ def identity(run: str, finding: Finding) -> str:
 
 def is_news(known: Finding, said: Finding) -> bool:
     """Whether `said` tells more than `known` of the same finding. A replay says again what was said before; that must change nothing."""
-    return _progress(said) >= _progress(known) and said != known
+    if said == known:
+        return False
+    if known.end_step is not None and not said.is_over:
+        # The same stall can be seen once, be over, and turn out to be the first of many: what was detected after the end is no replay.
+        return said.detected_step > max(known.detected_step, known.end_step)
+    if said.end_step is not None and not known.is_over:
+        return max(said.detected_step, said.end_step) >= known.detected_step
+    return _progress(said) >= _progress(known)
 
 
 def _progress(finding: Finding) -> tuple[bool, int, int, float, int]:
