@@ -37,9 +37,9 @@ def lived(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     url = admin.set(database="lived")
     with collector(folder / "data", "--db", url.render_as_string(hide_password=False)) as running:
         run = replay.throughput(running)
-        running.until(lambda: running.get("incidents", run=run)["items"])
-        running.until(lambda: running.get(f"runs/{run}/curves", metrics="loss")["to_step"] == 700)
-        running.until(lambda: re.search(r'holter_deliveries_total{outcome="sent".*} [1-9]', running.http.get("/metrics").text))
+        running.until(lambda: running.get("incidents", run=run)["items"], 60)
+        running.until(lambda: running.get(f"runs/{run}/curves", metrics="loss")["to_step"] == 700, 60)
+        running.until(lambda: re.search(r'holter_deliveries_total{outcome="sent".*} [1-9]', running.http.get("/metrics").text), 60)
         yield {"reader": url.set(username="grafana_reader"), "run": run}
 
 

@@ -37,7 +37,7 @@ class Stage:
         return str(self.collector.url)
 
     def incident(self, run: str) -> dict[str, Any]:
-        return self.collector.until(lambda: self.collector.get("incidents", run=run)["items"])[-1]
+        return self.collector.until(lambda: self.collector.get("incidents", run=run)["items"], 60)[-1]
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         made = Stage(running, replay.throughput(running), replay.losses(running), hostile)
         for run in (made.weka, made.spikes["Non recoverable spikes"]):
             made.incident(run)
-        running.until(lambda: running.get(f"runs/{made.weka}/curves", metrics="loss")["to_step"] == 700)
+        running.until(lambda: running.get(f"runs/{made.weka}/curves", metrics="loss")["to_step"] == 700, 60)
         yield made
 
 
@@ -57,7 +57,9 @@ def browser() -> Iterator[Any]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("Chromium is not installed: the page was not driven")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=20_000)  # a loaded machine is slow, not wrong
 
     with sync_playwright() as play:
         running = play.chromium.launch(executable_path=chromium, args=ARGUMENTS)
@@ -82,7 +84,7 @@ class Window:
 def window(browser: Any, stage: Stage, *, size: dict[str, int] = DESKTOP, scheme: str = "light") -> Window:
     context = browser.new_context(viewport=size, color_scheme=scheme)
     made = Window(context.new_page(), stage.url)
-    made.page.set_default_timeout(15_000)
+    made.page.set_default_timeout(30_000)
     made.page.on("console", lambda message: made.sins.append(message.text) if message.type in ("error", "warning") else None)
     made.page.on("pageerror", lambda error: made.sins.append(str(error)))
     made.page.on("dialog", lambda dialog: (made.sins.append(f"dialog {dialog.message}"), dialog.dismiss()))
