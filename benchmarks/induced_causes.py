@@ -146,51 +146,53 @@ def free_port() -> int:
 
 def induce(name: str, url: str, folder: Path) -> tuple[str, str, str]:
     """Do it; what came of it: the incidents, the first cause, its evidence."""
-    fault = FAULTS[name]
-    for attempt in range(fault.attempts):
-        ranks, port = [], free_port()
-        for rank in range(2):
-            environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "HOLTER_URL": url}
-            environment |= {"HOLTER_DIR": str(folder / name), "OMP_NUM_THREADS": "1", "HOLTER_ATTEMPT": f"{name}-{attempt}"}
-            words = [sys.executable, "-c", TRAINING, str(port), name, str(attempt), str(fault.pause), str(fault.steps)]
-            ranks.append(subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL))
-        extra: list[subprocess.Popen[bytes]] = []
-        if fault.act is not None:
-            wait_for_step(url, name, 600)
-            extra = fault.act(ranks) or []
-        answer = look(url, name, fault, ranks if attempt == fault.attempts - 1 else None)
-        for process in [*ranks, *extra]:
+    fault, started = FAULTS[name], []
+    try:
+        for attempt in range(fault.attempts):
+            ranks, port = [], free_port()
+            for rank in range(2):
+                environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "HOLTER_URL": url}
+                environment |= {"HOLTER_DIR": str(folder / name), "OMP_NUM_THREADS": "1", "HOLTER_ATTEMPT": f"{name}-{attempt}"}
+                words = [sys.executable, "-c", TRAINING, str(port), name, str(attempt), str(fault.pause), str(fault.steps)]
+                ranks.append(subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL))
+            started += ranks
+            if fault.act is not None:
+                wait_for_step(url, name, 600)
+                started += fault.act(ranks) or []
             if attempt < fault.attempts - 1:
-                process.wait(120)
-            elif process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
-                process.wait(10)
-    return answer
+                for process in ranks:
+                    process.wait(180)
+        return look(url, name, fault)
+    except (httpx.HTTPError, subprocess.TimeoutExpired) as error:
+        return "", f"not measured: {type(error).__name__}", ""
+    finally:
+        for process in started:
+            process.kill()
+            process.wait(10)
+
+
+def ask(url: str, path: str, **parameters: Any) -> Any:
+    return httpx.get(f"{url}/api/v1/{path}", params=parameters, trust_env=False, timeout=60).json()
 
 
 def wait_for_step(url: str, name: str, step: int) -> None:
     ends = time.monotonic() + 120
     while time.monotonic() < ends:
-        for run in httpx.get(f"{url}/api/v1/runs", trust_env=False).json()["items"]:
+        for run in ask(url, "runs")["items"]:
             if run["name"] == name and (run["last_step"] or 0) >= step:
                 return
         time.sleep(0.5)
 
 
-def look(url: str, name: str, fault: Fault, ranks: list[subprocess.Popen[bytes]] | None) -> tuple[str, str, str]:
-    if ranks is None:
-        return "", "", ""
+def look(url: str, name: str, fault: Fault) -> tuple[str, str, str]:
     ends, found = time.monotonic() + fault.seconds + fault.steps * fault.pause * 2, []
     while time.monotonic() < ends:
-        items = httpx.get(f"{url}/api/v1/incidents", params={"limit": 200}, trust_env=False).json()["items"]
-        runs = {run["id"]: run["name"] for run in httpx.get(f"{url}/api/v1/runs", trust_env=False).json()["items"]}
-        found = [item for item in items if runs.get(item["run"], item["run"]) == name]
+        runs = {run["id"] for run in ask(url, "runs")["items"] if run["name"] == name}
+        found = [item for run in runs for item in ask(url, "incidents", run=run)["items"]]
         wanted = [item for item in found if item["kind"] in fault.kinds]
         if wanted:
             time.sleep(3)  # what else there is to say about it
-            wanted = [httpx.get(f"{url}/api/v1/incidents/{wanted[-1]['id']}", trust_env=False).json()]
-            causes = wanted[0]["causes"]
+            causes = ask(url, f"incidents/{wanted[-1]['id']}")["causes"]
             first = causes[0] if causes else {"cause": "none", "evidence": []}
             return ", ".join(sorted({item["kind"] for item in found})), first["cause"], "; ".join(first["evidence"])[:160]
         time.sleep(0.5)
