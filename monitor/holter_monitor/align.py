@@ -1,9 +1,9 @@
 """From frames to steps: rows of many nodes, early and late, become one step after another with all ranks in it.
 
 A step is closed when every rank that is waited for has reached it or a later one; or, `deadline_seconds` after its first row came, without
-the ranks that are still missing, which are not waited for again until they report. Steps close in order. A rank that goes back to an
-earlier step begins a new lap, so a rewind inside an attempt is not taken for lateness. Time is what the frame log noted at the frame's
-arrival, so the same log gives the same steps after any restart.
+the ranks that are still missing, which are not waited for again until they report; a step that only a few have reached while most go on
+below it is dropped. Steps close in order. A rank that goes back to an earlier step begins a new lap, so a rewind inside an attempt is not
+taken for lateness. Time is what the frame log noted at the frame's arrival, so the same log gives the same steps after any restart.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import numpy as np
 from holter.frame import NODE_RANK, Event, Frame
 from numpy.typing import NDArray
 
-from holter_monitor.steps import Mask, Sample, Step, Values
+from holter_monitor.steps import MAX_RANKS, Mask, Sample, Step, Values
 
 SAMPLED = ("gpu_", "process_", "host_")
 """Prefixes of the metrics that a sampler took: their rows do not say that the rank has reached the step."""
 LEAVING = frozenset({"rank_finished", "rank_failed", "rank_terminated", "rank_lost"})
 BULKY = frozenset({"fingerprint", "watch"})
 """Events that only detectors of events want; they are not hung on a step."""
-MAX_RANKS = 131_072
 MAX_METRICS = 1_024
 MAX_STEP = 2**47 - 1
 MAX_EVENTS = 256
@@ -59,6 +58,8 @@ class StepAligner:
     pending: dict[int, Pending] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
     closed: int = -1
+    heard: Values = field(default_factory=lambda: np.empty(0))
+    """For each rank when it last reported a step of its own."""
     held: Values = field(default_factory=lambda: np.empty((0, 0)))
     """The newest value of each sampled metric, (metrics, ranks); NaN and absent are told apart by `held_present`."""
     held_present: Mask = field(default_factory=lambda: np.empty((0, 0), np.bool_))
@@ -93,7 +94,7 @@ class StepAligner:
 
     def _take_rows(self, frame: Frame, received: float) -> None:
         rank = frame.rank.astype(np.int64)
-        good = (rank >= 0) & (rank < MAX_RANKS) & (frame.step >= -1) & (frame.step <= MAX_STEP)
+        good = (rank >= 0) & (rank < self._most_ranks()) & (frame.step >= -1) & (frame.step <= MAX_STEP)
         if (rank == NODE_RANK).any():
             self._take_host(frame, np.flatnonzero(rank == NODE_RANK))
         self._drop("row_out_of_range", int((~good & (rank != NODE_RANK)).sum()))
@@ -105,7 +106,9 @@ class StepAligner:
         block, present = _block(frame, names)
         sampled = np.array([name.startswith(SAMPLED) for name in names], np.bool_)
         own = present[~sampled].any(axis=0) | ~present[sampled].any(axis=0) if names else np.ones(frame.rows, np.bool_)
-        keys = self._keys(frame, rank, own & good & (frame.step >= 0))
+        own &= good & (frame.step >= 0)
+        keys = self._keys(frame, rank, own)
+        self.heard[rank[own]] = received
         places = np.array([self.rows[name] for name in names], np.int64)
         self._scatter(keys, np.flatnonzero(good), _Block(rank, frame.time_ns, places, block, present), received)
 
@@ -120,7 +123,9 @@ class StepAligner:
         """Lap and step of each row as one number; moves `reached` on. A sample belongs to the lap its rank is in; -1 = to no step."""
         stream = f"{frame.node} {frame.boot}"
         in_order = frame.seq > self.newest_seq.get(stream, -1)
-        self.newest_seq[stream] = max(frame.seq, self.newest_seq.get(stream, -1))
+        self.newest_seq[stream] = max(frame.seq, self.newest_seq.pop(stream, -1))
+        if len(self.newest_seq) > 2 * MAX_RANKS:
+            del self.newest_seq[next(iter(self.newest_seq))]
         keys = np.full(frame.rows, -1, np.int64)
         mine = np.flatnonzero(own)
         mine = mine[np.argsort(rank[mine], kind="stable")]
@@ -173,7 +178,7 @@ class StepAligner:
         word, rank, step = event["event"], event.get("rank"), event.get("step")
         if word == "rank_started":
             size = (event.get("attrs") or {}).get("world_size")
-            if isinstance(size, int) and len(self.reached) < size <= MAX_RANKS:
+            if isinstance(size, int) and len(self.reached) < size <= self._most_ranks():
                 self._grow(size)
         if word in LEAVING and isinstance(rank, int) and 0 <= rank < len(self.waited):
             self.waited[rank] = False
@@ -197,9 +202,17 @@ class StepAligner:
             if late.any():
                 if received - self.pending[key].received < self.deadline_seconds and len(self.order) <= limit:
                     break
+                if self._is_alone(key, late):
+                    self._drop("ran_ahead", int(self.pending.pop(self.order.pop(0)).present.any(axis=0).sum()))
+                    continue
                 self.waited &= ~late
             steps.append(self._closed_step(self.order.pop(0)))
         return steps
+
+    def _is_alone(self, key: int, late: Mask) -> bool:
+        """Has a minority reached this step, or a new lap, while most go on below it? The slip of one rank must not carry the others away."""
+        going = late & (self.heard > self.pending[key].received)
+        return 2 * int(going.sum()) > int(self.waited.sum())
 
     def _closed_step(self, key: int) -> Step:
         pending = self.pending.pop(key)
@@ -228,7 +241,7 @@ class StepAligner:
 
     def _row(self, name: str) -> int | None:
         if name not in self.rows:
-            if len(self.rows) >= MAX_METRICS:
+            if len(self.rows) >= MAX_METRICS or (len(self.rows) + 1) * len(self.reached) > self.max_cells:
                 self._drop("metric", 1)
                 return None
             if name.startswith(SAMPLED):
@@ -240,10 +253,15 @@ class StepAligner:
         if count:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
+    def _most_ranks(self) -> int:
+        """So many that one step of all metrics stays within `max_cells`."""
+        return min(MAX_RANKS, self.max_cells // max(1, len(self.rows)))
+
     def _grow(self, size: int) -> None:
         more = size - len(self.reached)
         self.reached = np.r_[self.reached, np.full(more, -1, np.int64)]
         self.waited = np.r_[self.waited, np.ones(more, np.bool_)]
+        self.heard = np.r_[self.heard, np.zeros(more)]
 
 
 @dataclass(frozen=True, slots=True)

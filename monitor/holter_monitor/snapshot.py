@@ -35,6 +35,8 @@ def unpack(data: bytes, trusted: Collection[str] = ()) -> Any:
 
 
 def flatten(value: Any) -> Any:
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return ["i", str(value)]  # JSON has such integers, msgpack has not
     if isinstance(value, _PLAIN) and not isinstance(value, np.generic):
         return value
     if isinstance(value, list | deque) and len(value) > 8 and all(type(inner) is float for inner in value):
@@ -102,6 +104,7 @@ def _kept(kind: Any) -> set[str]:
 
 _BUILDERS: dict[str, Callable[[list[Any], frozenset[str]], Any]] = {
     "l": lambda body, trusted: [build(inner, trusted) for inner in body[0]],
+    "i": lambda body, trusted: int(body[0]),
     "t": lambda body, trusted: tuple(build(inner, trusted) for inner in body[0]),
     "d": lambda body, trusted: {build(key, trusted): build(inner, trusted) for key, inner in body[0]},
     "r": lambda body, trusted: _floats(body),

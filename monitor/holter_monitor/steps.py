@@ -16,6 +16,7 @@ from holter_monitor.reference import Reference
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Ranks = NDArray[np.int32]
+MAX_RANKS = 131_072
 ONE_RANK: Ranks = np.zeros(1, np.int32)
 ALL_PRESENT: Mask = np.ones(1, np.bool_)
 
@@ -44,18 +45,18 @@ class Topology:
 
     def learn(self, event: Event, node: str) -> None:
         rank, attrs = event.get("rank"), event.get("attrs") or {}
-        if event["event"] != "rank_started" or not isinstance(rank, int):
+        if event["event"] != "rank_started" or not isinstance(rank, int) or not 0 <= rank < MAX_RANKS:
             return
         self.node_of[rank] = node
         mesh = attrs.get("mesh")
         if isinstance(mesh, dict):
-            self.mesh_of[rank] = {str(axis): place for axis, place in mesh.items() if isinstance(place, int)}
+            self.mesh_of[rank] = {str(axis): place for axis, place in list(mesh.items())[:16] if isinstance(place, int)}
         if attrs.get("gpu") is not None:
-            self.gpu_of[rank] = str(attrs["gpu"])
+            self.gpu_of[rank] = str(attrs["gpu"])[:200]
 
     def place(self, ranks: Sequence[int], node: str) -> None:
         for rank in ranks:
-            if rank not in self.node_of and rank >= 0:
+            if rank not in self.node_of and 0 <= rank < MAX_RANKS:
                 self.node_of[rank] = node
 
     def nodes(self, ranks: Sequence[int]) -> tuple[str, ...]:

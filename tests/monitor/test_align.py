@@ -63,6 +63,24 @@ def test_a_rewind_is_a_new_lap():
     assert numbers(steps) == [2]
 
 
+def test_a_slip_of_one_rank_does_not_carry_the_others_away():
+    """Rank 3 reports one step far ahead and comes back: the others' steps go on as before."""
+    aligner, closed = StepAligner("1", world_size=4, deadline_seconds=10), []
+    for number in range(300):
+        steps = [number, number, number, 10**9 if number == 50 else number]
+        closed += numbers(aligner.add(frame([0, 1, 2, 3], steps, seq=number), float(number)))
+    assert closed[:280] == list(range(280))
+    assert aligner.dropped["ran_ahead"] > 0
+
+
+def test_more_metrics_than_fit_are_left_out_and_counted():
+    aligner = StepAligner("1", world_size=100, max_cells=1000)
+    wide = {f"m{index}": [1.0] for index in range(50)}
+    aligner.add(frame([0], [0], metrics=wide), 0.0)
+    assert len(aligner.rows) == 10
+    assert aligner.dropped["metric"] == 40
+
+
 def test_an_overtaken_frame_is_late_and_no_rewind():
     aligner = StepAligner("1", world_size=1)
     aligner.add(frame([0], [5], seq=2), 0.0)

@@ -10,6 +10,8 @@ from holter_monitor.engine import Engine
 from holter_monitor.findings import Severity
 from holter_monitor.snapshot import SnapshotError
 from holter_monitor.steps import RunFacts, Step
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 FACTS = RunFacts(run="r", world_size=1)
 
@@ -127,3 +129,48 @@ def test_summaries_leave_non_finite_values_out():
 def test_a_snapshot_of_another_version_is_refused():
     with pytest.raises(SnapshotError):
         Engine.restore(b"\x93\x01\x02\x03")
+
+
+numbers = st.sampled_from([-(2**63), -2, -1, 0, 1, 5, 2**31 - 1, 2**40, 2**62, 2**63 - 1])
+ranks = st.sampled_from([-(2**31), -2, -1, 0, 1, 3, 7, 131_072, 2**31 - 1])
+values = st.floats(allow_nan=True, allow_infinity=True)
+events = st.fixed_dictionaries(
+    {
+        "event": st.sampled_from(
+            ["rank_started", "rank_lost", "rank_hung", "checkpoint", "fingerprint", "gpu_error", "watch", "resume", "x"]
+        ),
+        "rank": st.none() | numbers,
+        "step": st.none() | numbers,
+        "time_ns": st.integers(0, 2**62),
+        "attrs": st.dictionaries(
+            st.sampled_from(["mesh", "gpu", "world_size", "xid", "data", "layout", "table", "seconds", "phase", "stacks"]),
+            st.none()
+            | st.integers()
+            | st.text(max_size=4)
+            | st.lists(st.integers(), max_size=2)
+            | st.dictionaries(st.text(max_size=2), st.integers(-9, 99), max_size=2),
+        ),
+    }
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_no_frame_that_decodes_can_hurt_the_engine(data):
+    """Absurd ranks, steps, values and events: no exception, no detector that falls, and a snapshot after it."""
+    engine = Engine(RunFacts(run="r", world_size=2))
+    for seq in range(data.draw(st.integers(1, 5))):
+        rows = data.draw(st.lists(st.tuples(ranks, numbers, values), max_size=6))
+        frame = Frame("r", data.draw(st.sampled_from(["1", "2"])), data.draw(st.sampled_from(["a", "b"])), "boot", seq, 0)
+        frame.rank = np.array([row[0] for row in rows], np.int32)
+        frame.step = np.array([row[1] for row in rows], np.int64)
+        frame.time_ns = np.zeros(len(rows), np.int64)
+        for name in data.draw(
+            st.sets(st.sampled_from(["loss", "grad_norm", "gpu_sm_clock_hertz", "compute_seconds", "host_disk_free_bytes./"]))
+        ):
+            frame.metrics[name] = Column(np.array([row[2] for row in rows]))
+        frame.events = data.draw(st.lists(events, max_size=3))
+        findings = engine.feed(frame, float(seq)) + engine.tick(float(seq))
+        assert not [finding for finding in findings if finding.kind == "detector_failed"]
+    Engine.restore(engine.snapshot())
+    engine.finish()
