@@ -10,8 +10,10 @@ from holter_monitor.diagnosis.symptoms import explains
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.incidents import Incident, Timing
 
-REJOIN_RECORDS = 50
-"""A trouble that comes back within so many records is the same one: as two alarms so close count as one in the benchmark."""
+REJOIN_RECORDS = 5
+"""A trouble that comes back within so many records is the same one. Few: who reads a log wants to see two spikes as two."""
+TOGETHER_RECORDS = 50
+"""Ranks that fall ill of one kind no further apart are one trouble, if their onsets fit."""
 TIMING = Timing(keep_open_seconds=REJOIN_RECORDS, rejoin_seconds=REJOIN_RECORDS, together_seconds=1.0, flap_changes=1_000_000)
 """In records, not seconds: many logs tell no time."""
 
@@ -118,13 +120,13 @@ class Episodes:
 
     @staticmethod
     def _belongs(incident: Incident, finding: Finding, record: int) -> bool:
-        """Live, a second spike joins the incident that is still open. A reader of a log wants to see the two, unless they are close."""
-        is_near = record - incident.updated <= REJOIN_RECORDS
+        """Live, a second spike joins the incident that is still open; here only one that is close."""
+        is_near = record - incident.updated <= (REJOIN_RECORDS if finding.scope in incident.scopes else TOGETHER_RECORDS)
         return is_near and finding.attempt == incident.attempt and machine.belongs(incident, finding, float(record), TIMING)
 
     @staticmethod
     def _may_go_on(trouble: Trouble, record: int) -> bool:
-        return trouble.incident.is_lasting or record - trouble.incident.updated <= REJOIN_RECORDS
+        return trouble.incident.is_lasting or record - trouble.incident.updated <= TOGETHER_RECORDS
 
     @staticmethod
     def _hear(trouble: Trouble, finding: Finding, record: int) -> None:

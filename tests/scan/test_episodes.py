@@ -45,9 +45,9 @@ def test_a_replay_of_earlier_words_changes_nothing() -> None:
 
 def test_two_spikes_are_two_unless_they_are_close() -> None:
     episodes = Episodes("run")
-    for record, onset in ((100, 100), (130, 130), (700, 700)):
+    for record, onset in ((100, 100), (104, 104), (140, 140)):
         episodes.say([finding(onset, onset, end_step=onset + 1)], record, "log")
-    assert [trouble.onset_step for trouble in episodes.all] == [100, 700]
+    assert [trouble.onset_step for trouble in episodes.all] == [100, 140]
 
 
 def test_ranks_that_fail_together_are_one() -> None:
