@@ -16,7 +16,7 @@ from holter.frame import CONTENT_TYPE, Column, Frame, encode
 class Collector:
     def __init__(self, data: Path, *arguments: str, environment: dict | None = None, prefix: tuple = ()) -> None:
         self.data, self.arguments, self.environment, self.prefix = data, arguments, environment or {}, prefix
-        self.http = httpx.Client(timeout=30)
+        self.http = httpx.Client(timeout=60)
 
     def start(self) -> "Collector":
         self.errors = (self.data.parent / f"{self.data.name}.stderr").open("a")
@@ -36,7 +36,7 @@ class Collector:
     def kill(self, number: int = signal.SIGKILL) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def stop(self) -> int:
         return self.kill(signal.SIGTERM)
@@ -60,7 +60,7 @@ class Collector:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def until(self, question, seconds: float = 20):
+    def until(self, question, seconds: float = 60):
         """The first true answer of `question()`; a test waits for an effect, never for a time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

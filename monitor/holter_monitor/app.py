@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from holter.frame import Frame
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
 from holter_monitor import __version__, ui
@@ -76,6 +77,9 @@ def build(settings: Settings) -> Gate:
             lock.close()
 
     app = FastAPI(title="Holter", version=__version__, lifespan=lifespan, description="Health of training runs.")
+    app.add_middleware(
+        GZipMiddleware, minimum_size=2_000, compresslevel=1
+    )  # numbers as text shrink to a third; event streams are left alone
     app.state.parts = parts
     problems.install(app)
     openapi.install(app)
@@ -202,6 +206,7 @@ def stop(parts: Parts) -> None:
     for consumer in parts.consumers:
         consumer.stop()
     parts.dispatch.stop(5)
+    parts.known.close()
     parts.samples.close()
     parts.log.close()
     parts.control.close()

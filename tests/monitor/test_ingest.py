@@ -124,3 +124,13 @@ def test_a_second_collector_on_the_same_data_is_refused(collector):
         second.start()
     assert second.process.wait(10) == 2
     second.close()
+
+
+def test_an_operators_advice_rides_in_the_acknowledgement(served):
+    run = served.new_run("advised")
+    assert served.send(frame(run, 1, boot="advised")).json() == {"ack": 1}
+    advice = {"stop": True, "reason": "the loss diverged"}
+    assert served.http.put(f"/api/v1/runs/{run}/advice", json=advice).json()["advice"] == advice
+    assert served.send(frame(run, 2, boot="advised")).json() == {"ack": 2, "advice": advice}
+    served.http.put(f"/api/v1/runs/{run}/advice", json={})
+    assert served.send(frame(run, 3, boot="advised")).json() == {"ack": 3}

@@ -74,3 +74,10 @@ def test_zoom_and_rank(served, mesh):
     found = served.get(f"runs/{mesh}/series", metric="loss", rank=3, from_step=1, to_step=3)
     assert (found["step"], found["value"], found["agg"], found["thinned"]) == ([1, 2, 3], [4.0, 4.0, 4.0], None, False)
     assert served.get(f"runs/{mesh}/series", metric="loss", agg="max")["value"] == [4.0] * 5
+
+
+def test_long_answers_are_compressed(served, mesh):
+    answer = served.http.get(f"/api/v1/runs/{mesh}/events", headers={"Accept-Encoding": "gzip"})
+    assert ("Content-Encoding" in answer.headers) == (len(answer.content) >= 2_000)
+    document = served.http.get("/openapi.json", headers={"Accept-Encoding": "gzip"})
+    assert document.headers["Content-Encoding"] == "gzip"

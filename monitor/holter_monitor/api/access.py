@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holter_monitor import tokens
 from holter_monitor.api.parts import ANYBODY, Caller
-from holter_monitor.errors import Problem
+from holter_monitor.errors import Problem, Unavailable
 from holter_monitor.store import tokens as rows
 from holter_monitor.store.control import Control
 
 FRESH_SECONDS = 3.0
 """How long a token's answer is believed: the longest that a revoked one still works."""
+STALE_SECONDS = 60.0
+"""How long an answer is believed while the control store is away: its restart must not turn agents and readers out."""
 FAILURES, FAILURE_SECONDS = 10, 60.0
 ADDRESSES = 10_000
 REMEMBERED = 10_000
@@ -24,6 +26,7 @@ REMEMBERED = 10_000
 class _Answer:
     caller: Caller | None
     until: float
+    retry_at: float = 0.0
 
 
 class Access:
@@ -36,7 +39,8 @@ class Access:
         self._is_open = is_open
         """On loopback: without any token made, everybody of this machine may do everything."""
         self._answers: dict[str, _Answer] = {}
-        self._asked_until = 0.0
+        self._ask_at = 0.0
+        self._asked_at: float | None = None
         self._needs_token = True
         self._failures: dict[str, deque[float]] = {}
 
@@ -61,19 +65,30 @@ class Access:
 
     def needs_token(self) -> bool:
         now = self._clock()
-        if now >= self._asked_until:
-            with self._control.read() as connection:
-                self._needs_token = rows.are_any(connection)
-            self._asked_until = now + FRESH_SECONDS
+        if now >= self._ask_at:
+            self._ask_at = now + FRESH_SECONDS
+            try:
+                with self._control.read() as connection:
+                    self._needs_token = rows.are_any(connection)
+                self._asked_at = now
+            except Unavailable:
+                if self._asked_at is None or now - self._asked_at > STALE_SECONDS:
+                    raise
         return self._needs_token
 
     def _find(self, token: str) -> Caller | None:
         digest, now = tokens.digest(token), self._clock()
         known = self._answers.get(digest)
-        if known is not None and known.until > now:
+        if known is not None and max(known.until, known.retry_at) > now:
             return known.caller
-        with self._control.read() as connection:
-            row = rows.by_digest(connection, digest, self._wall())
+        try:
+            with self._control.read() as connection:
+                row = rows.by_digest(connection, digest, self._wall())
+        except Unavailable:
+            if known is None or now - known.until > STALE_SECONDS:
+                raise
+            self._answers[digest] = replace(known, retry_at=now + FRESH_SECONDS)
+            return known.caller
         caller = Caller(row["name"], frozenset(row["scopes"]), row["project"]) if row and tokens.matches(token, row["hash"]) else None
         if len(self._answers) >= REMEMBERED:
             self._answers.clear()
