@@ -19,7 +19,9 @@ $(VENV)/.ready: pyproject.toml agent/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
-	$(BIN)/python -m pip install --quiet -e ./agent -e '.[postgres]' --group dev
+	@# Whatever a framework asks for: no other torch than the one above.
+	@echo '$(TORCH)' > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt -e ./agent -e '.[postgres]' --group dev
 	@touch $@
 
 demo-tp: setup ## the seed bug of SmolLM3 on stock PyTorch, flagged before the first step

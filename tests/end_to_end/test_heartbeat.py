@@ -115,6 +115,7 @@ def test_acknowledging_is_recorded_and_said_once(collector, loop, receiver):
     assert "ada" in json.dumps(collector.get(f"incidents/{incident['id']}"))
 
 
+@pytest.mark.timeout(300)
 def test_the_training_does_not_notice_that_the_collector_is_down_and_every_step_arrives_later(collector, loop, receiver):
     training = loop(0, 800, spike_at=600, pause=0.001)
     assert training.wait(30) == 0
@@ -125,6 +126,7 @@ def test_the_training_does_not_notice_that_the_collector_is_down_and_every_step_
     assert len(eventually(lambda: spikes(receiver))) == 1
 
 
+@pytest.mark.timeout(300)
 def test_a_killed_collector_loses_nothing_and_repeats_no_alert(collector, loop, receiver):
     collector.start()
     training = loop(0, 1500, spike_at=900, pause=0.004)
