@@ -196,3 +196,49 @@ def test_a_new_attempt_with_other_weights_ends_the_trouble():
         fleet.step()
     ended = {finding.kind for finding in heard(engine, fleet.finish().events) if finding.is_over}
     assert ended == {"tp_duplicate_shards", "replica_mismatch"}
+
+
+def test_no_operator_of_the_hooks_waits_for_the_device():
+    """Without a GPU at hand: nothing reads a value on the host, and nothing has a shape that depends on values."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = set()
+
+    class Listening(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    fleet = Fleet(seed=2).watch(fraction=0.4)
+    fleet.step()
+    watch = fleet.ranks[0].watch
+    watch.batch({"input_ids": torch.arange(64)})
+    with Listening():
+        for _ in range(6):
+            watch._before()
+            watch._after()
+    assert "sum" in seen
+    assert not seen & {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "_unique2", "is_nonzero", "bincount"}
+
+
+def test_preflight_says_when_ranks_are_missing(tmp_path):
+    answer = holter.preflight(
+        torch.nn.Linear(64, 64), {"tp": (0, 2)}, folder=tmp_path, seconds=0.1, environment={"WORLD_SIZE": "2", "RANK": "0"}
+    )
+    assert (answer.compared, answer.world_size, answer.is_clean) == (1, 2, False)
+    assert "left no fingerprint" in answer.problem
+
+
+def test_preflight_never_raises_for_what_it_cannot_do(tmp_path):
+    answer = holter.preflight(object(), folder=tmp_path, environment={"RANK": "0"})
+    assert "no fingerprint" in answer.problem
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", "nothing"])
+def test_the_preflight_command_refuses_what_is_no_fingerprint(tmp_path, content, capsys):
+    from holter.cli import main
+
+    if content:
+        (tmp_path / "0.json").write_text(content)
+    assert main(["preflight", "--fingerprints", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err or content == "nothing"

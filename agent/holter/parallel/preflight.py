@@ -28,7 +28,7 @@ class Preflight:
     findings: list[dict[str, Any]] = field(default_factory=list)
     folder: str = ""
     problem: str = ""
-    """Why there is no answer, and what to do; empty where there is one."""
+    """Why there is no answer, or not of all ranks, and what to do; else empty."""
 
     @property
     def is_clean(self) -> bool:
@@ -116,13 +116,18 @@ def _compare(folder: Path, here: int, world_size: int) -> Preflight:
     if findings is None:
         hint = f"not compared: run `holter preflight --fingerprints {folder}` where holter-monitor is installed"
         return Preflight(here, world_size, folder=str(folder), problem=hint)
-    return Preflight(here, world_size, findings, str(folder))
+    missing = (
+        ""
+        if here >= world_size
+        else f"{world_size - here} ranks left no fingerprint in {folder} in time (over several nodes it must be shared)"
+    )
+    return Preflight(here, world_size, findings, str(folder), missing)
 
 
 def _text(answer: Preflight) -> str:
-    head = f"holter preflight: {answer.compared} of {answer.world_size} ranks compared"
-    if answer.problem:
-        return f"{head}; {answer.problem}\n"
-    if not answer.findings:
-        return f"{head}; equal where it must be equal, unlike where it must be unlike\n"
-    return "\n".join([f"{head}; {len(answer.findings)} findings", *(f"  {f['severity']}: {f['summary']}" for f in answer.findings)]) + "\n"
+    lines = [f"holter preflight: {answer.compared} of {answer.world_size} ranks compared"]
+    lines += [f"  {answer.problem}"] if answer.problem else []
+    lines += [f"  {finding['severity']}: {finding['summary']}" for finding in answer.findings]
+    if len(lines) == 1:
+        lines[0] += "; equal where it must be equal, unlike where it must be unlike"
+    return "\n".join(lines) + "\n"
