@@ -242,3 +242,21 @@ def test_the_preflight_command_refuses_what_is_no_fingerprint(tmp_path, content,
         (tmp_path / "0.json").write_text(content)
     assert main(["preflight", "--fingerprints", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err or content == "nothing"
+
+
+def test_ranks_that_nobody_explained_are_no_replicas():
+    """A tensor-parallel framework that we do not know must not be paged for its shards."""
+    guessed = Mesh({"dp": 0}, {"dp": 8}, "guessed: data parallel")
+    assert axes({"w": param(4, 4)}, mesh=guessed)["w"] == ({"dp": "?"}, "guessed")
+
+
+def test_what_the_attempt_before_still_delivers_is_left_out():
+    engine = Engine(RunFacts(run="r", world_size=4), [Fingerprints])
+    before = faulty_events()
+    heard(engine, before[:-2])
+    fleet = Fleet(seed_of=lambda t, d: 1).watch()
+    fresh = fleet.finish().events
+    late = [fresh[0], *before[-2:], *fresh[1:]]
+    assert [finding.kind for finding in heard(engine, late) if finding.detected_step == 0] == []
+    rounds = engine._detectors[0].rounds
+    assert rounds.done == 0 and not rounds.open

@@ -20,6 +20,11 @@ class Mesh:
     source: str = "none"
 
     @property
+    def is_guessed(self) -> bool:
+        """Nobody said what the ranks are to each other: they may be replicas, or hold shards of a framework that we do not know."""
+        return self.source.startswith("guessed")
+
+    @property
     def compared(self) -> list[str]:
         """Axes along which ranks hold the same tensors, or parts of the same tensors."""
         return [axis for axis, size in self.sizes.items() if size > 1 and axis not in STAGE_AXES]
@@ -36,6 +41,10 @@ class Mesh:
 def is_data(axis: str) -> bool:
     """`dp`, `dp_shard`, `dp_replicate`, `fsdp`, `data_parallel` …"""
     return axis.lower().split("_")[0] in DATA_AXES
+
+
+REPLICATING = ("DistributedDataParallel", "FullyShardedDataParallel", "DeepSpeedEngine")
+"""Wrappers that say by their name that ranks are data-parallel."""
 
 
 def mesh_of(given: Any, params: Mapping[str, Any], known: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})) -> Mesh:

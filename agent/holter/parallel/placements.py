@@ -92,7 +92,7 @@ def _framework(params: Mapping[str, Any]) -> str:
 
 
 def _axes(name: str, param: Any, mesh: Mesh, *, kind: str) -> tuple[dict[str, str], str]:
-    axes = dict.fromkeys(mesh.data, "R")
+    axes = dict.fromkeys(mesh.data, "?" if mesh.is_guessed else "R")
     sharded_over = next((axis for axis in mesh.data if "shard" in axis or axis == "fsdp"), mesh.data[-1] if mesh.data else None)
     if hasattr(param, "placements") and hasattr(param, "device_mesh"):
         return {**axes, **dict.fromkeys(mesh.model, "R"), **_dtensor(param, mesh)}, "dtensor"
@@ -105,7 +105,7 @@ def _axes(name: str, param: Any, mesh: Mesh, *, kind: str) -> tuple[dict[str, st
     if hasattr(param, "is_sharded"):
         return {**axes, **_nanotron(param, mesh)}, "nanotron"
     if not mesh.model:
-        return axes, "data parallel"
+        return axes, "guessed" if mesh.is_guessed else "data parallel"
     if kind == "dtensor":
         # What `parallelize_module` left alone is whole on every rank.
         return {**axes, **dict.fromkeys(mesh.model, "R")}, "no dtensor"

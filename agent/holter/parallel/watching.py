@@ -7,11 +7,12 @@ import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from holter.fingerprint import Flag
 from holter.parallel.fingerprints import Fingerprints, Scalars
-from holter.parallel.mesh import STAGE_AXES, Mesh, mesh_of
+from holter.parallel.mesh import REPLICATING, STAGE_AXES, Mesh, mesh_of
 from holter.parallel.placements import Declared, discover
 from holter.parallel.table import table
 from holter.tensors import Layout
@@ -206,6 +207,8 @@ def begin(
         raise ValueError(f"fraction is {fraction}; give the share of the tensors that each fingerprint looks at, above 0 and at most 1")
     params = dict(model.named_parameters()) if hasattr(model, "named_parameters") else dict(model)
     place = mesh_of(mesh, params, known_mesh)
+    if place.is_guessed and type(model).__name__ in REPLICATING:
+        place = replace(place, source=type(model).__name__)
     watched = discover(params, place, declare or {}, masters=masters)
     if not watched:
         raise ValueError("the model has no parameters on this rank")

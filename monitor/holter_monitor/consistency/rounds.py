@@ -107,6 +107,8 @@ class Rounds:
     open: dict[int, _Open] = field(default_factory=dict)
     done: int = -1
     """The newest round that was closed."""
+    is_again: bool = False
+    """Not the first attempt: what a rank says before its new `watch` belongs to the attempt before."""
     gone: list[int] = field(default_factory=list)
     """Ranks whose watch switched itself off."""
     damaged: int = 0
@@ -135,6 +137,7 @@ class Rounds:
     def forget(self) -> None:
         """A new attempt: other places, other layouts, rounds from 0."""
         self.axes, self.places, self.tables, self.open, self.done, self.gone = [], {}, {}, {}, -1, []
+        self.is_again = True
 
     def leave(self, event: Event, topology: Topology) -> list[Round]:
         """Takes in a `watch_off` event: rounds wait for this rank no longer."""
@@ -161,8 +164,8 @@ class Rounds:
             self.damaged += 1
             return []
         index = int(words[Slot.INDEX])
-        if index <= self.done:
-            return []  # late, or said twice after a replay
+        if index <= self.done or (self.is_again and rank not in self.places):
+            return []  # late, said twice after a replay, or of the attempt before
         if rank not in self.places and rank in topology.mesh_of:
             self._settle(rank, {axis: (place, place + 1) for axis, place in topology.mesh_of[rank].items()})
         here = self.open.get(index)
