@@ -14,6 +14,7 @@ from holter.settings import Settings
 
 LOCK = "agent.lock"
 LOG = "agent.log"
+_LOG_BYTES = 1024 * 1024
 _NEEDED = ("holter", "numpy", "psutil", "pynvml", "zstandard")
 _START = "import sys,json,os;c=json.load(os.fdopen(int(sys.argv[1])));sys.path.extend(c['path']);from holter.node import start;start(c)"
 # The shell puts the agent into the background and ends at once: the agent is no child of the training, whose own `os.wait` must not see it.
@@ -48,7 +49,7 @@ def _spawn(settings: Settings, rings: Path, lock: int) -> None:
         os.write(write, json.dumps(words).encode())
         os.close(write)
         write = -1
-        log = os.open(rings / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = _open_log(rings / LOG)
         try:
             subprocess.run(
                 [*_SHELL, sys.executable or "python3", "-I", "-c", _START, str(read)],
@@ -73,6 +74,14 @@ def _spawn(settings: Settings, rings: Path, lock: int) -> None:
             os.close(write)
         if own is not None:
             os.close(own)
+
+
+def _open_log(path: Path) -> int:
+    """The agent's log, begun anew when it has become long: it lies in memory."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    if os.fstat(log).st_size > _LOG_BYTES:
+        os.ftruncate(log, 0)
+    return log
 
 
 def _pidfd() -> int | None:

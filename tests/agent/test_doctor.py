@@ -35,7 +35,8 @@ def test_the_switch_is_a_failure_to_record(examine):
 
 
 def test_frames_that_wait_are_told(examine, tmp_path, monkeypatch):
-    from holter.node.spool import Class, Spool
+    from holter.node.records import Class
+    from holter.node.spool import Spool
     from holter.settings import Settings
 
     spool = Spool(folder=Settings(url="http://127.0.0.1:9", directory=str(tmp_path)).spool_folder() / "run")

@@ -3,12 +3,17 @@
 import math
 import os
 import signal
+import time
 from pathlib import Path
 
 import holter
 import numpy as np
 import psutil
 import pytest
+from holter.node.agent import NodeAgent
+from holter.recorder import Recorder
+from holter.ring import SCHEMAS_OFFSET, Ring
+from holter.settings import Settings
 from holter.testing import Reply
 
 
@@ -149,3 +154,24 @@ def test_an_agent_that_is_told_to_end_ends_although_a_rank_lives(collector, trai
     [agent] = agents(tmp_path)
     agent.terminate()
     agent.wait(20)
+
+
+def test_a_torn_ring_costs_itself_and_no_other(tmp_path):
+    """A schema line overwritten with noise: that rank is set aside and counted, its neighbour is read on."""
+    settings = Settings(url="http://127.0.0.1:9", directory=str(tmp_path))
+    rings = settings.ring_folders()[0]
+    recorders = []
+    for rank in (0, 1):
+        meta = {"project": "p", "name": "n", "attempt": "a", "rank": rank, "node": "n"}
+        recorders.append(Recorder(Ring.create(rings, f"r{rank}", meta, (os.getpid(), 0), time.monotonic_ns()), rank))
+        recorders[rank].step(0, loss=1.0)
+    recorders[1]._ring.buffer[SCHEMAS_OFFSET : SCHEMAS_OFFSET + 4] = b"\xff" * 4
+    agent = NodeAgent(settings, rings)
+    agent._look()
+    recorders[0].step(1, loss=2.0)
+    agent._look()
+    [run] = agent._runs.values()
+    assert [rank.ring.rank for rank in run.ranks] == [0] and run.ranks[0].pace.step == 1
+    assert [path.name for path in rings.glob("*.strange")] == ["r1.strange"]
+    for recorder in recorders:
+        recorder.silence()

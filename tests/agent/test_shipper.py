@@ -10,8 +10,9 @@ import time
 import numpy as np
 import pytest
 from holter.frame import Column, Frame, encode
+from holter.node.records import Class
 from holter.node.shipper import LONGEST_RETRY_AFTER, Backoff, Destination, Shipper
-from holter.node.spool import Class, Spool
+from holter.node.spool import Spool
 from holter.node.transport import Transport
 from holter.settings import Settings
 from holter.testing import CollectorStandIn, Reply

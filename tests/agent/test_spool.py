@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from holter.node import spool as spool_module
-from holter.node.spool import Class, Record, Spool, pack, scan
+from holter.node.records import Class, Record, pack, scan
+from holter.node.spool import Spool
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule

@@ -8,80 +8,30 @@ import logging
 import os
 import signal
 import time
-import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from holter import __version__
-from holter.frame import NO_STEP, NODE_RANK, Event, Frame, encode
-from holter.node.harvest import Columns, Pace
+from holter.frame import NO_STEP, NODE_RANK
+from holter.node.harvest import Pace
 from holter.node.peaks import flops_ratio, model
 from holter.node.process import ProcessWatch, ending_of
-from holter.node.progress import Progress
 from holter.node.reader import RingError, RingReader
 from holter.node.sampling import Sampling
 from holter.node.shipper import Destination, Shipper
-from holter.node.spool import Class, Spool
+from holter.node.spool import Spool
 from holter.node.stacks import ask_flight_recorder, signal_number, stacks_of
+from holter.node.watched import WatchedRank, WatchedRun
 from holter.ring import State, Word
 from holter.samplers import NODE, Place, Sample, samplers
 from holter.settings import Settings, private_folder
 
 _log = logging.getLogger("holter.node")
 LOOK_SECONDS = 0.1
-FLUSH_SECONDS = 1.0
-FLUSH_BYTES = 256 * 1024
-HEARTBEAT_SECONDS = 15.0
 LINGER_SECONDS = 30.0
 """How long the agent tries to ship after the last rank ended; what is left waits for the next agent of the node."""
 MAX_RUNS_KEPT = 64
-
-
-@dataclass(slots=True)
-class WatchedRank:
-    """One ring and what is known of its rank."""
-
-    ring: RingReader
-    pace: Pace
-    process: ProcessWatch
-    progress: Progress = field(default_factory=Progress)
-    advice_shown: dict[str, Any] = field(default_factory=dict)
-    garbage_ns: int = 0
-
-    def garbage_seconds(self) -> float:
-        """What the rank's garbage collector has taken since this was last asked."""
-        total = self.ring.words[Word.GARBAGE]
-        taken, self.garbage_ns = total - self.garbage_ns, total
-        return taken / 1e9
-
-
-@dataclass
-class WatchedRun:
-    """One attempt of one run on this node: its ranks, its spool, and the identity of its frames."""
-
-    about: dict[str, Any]
-    attempt: str
-    node: str
-    destination: Destination
-    ranks: list[WatchedRank] = field(default_factory=list)
-    boot: str = field(default_factory=lambda: str(uuid.uuid4()))
-    seq: int = 0
-    columns: Columns = field(default_factory=Columns)
-    events: list[Event] = field(default_factory=list)
-    samples: Columns = field(default_factory=Columns)
-    dropped: dict[str, int] = field(default_factory=dict)
-    flushed_at: float = 0.0
-
-    def count(self, drops: dict[str, int]) -> None:
-        for reason, number in drops.items():
-            self.dropped[reason] = self.dropped.get(reason, 0) + number
-
-    def say(self, word: str, rank: int | None, step: int | None = None, **attrs: Any) -> None:
-        """Put an event of the agent's own on the record."""
-        self.events.append({"event": word, "rank": rank, "step": step, "time_ns": time.time_ns(), "attrs": attrs})
+STALE_FILE_SECONDS = 3600.0
 
 
 class NodeAgent:
@@ -111,6 +61,7 @@ class NodeAgent:
         """The life of the agent. A torn file or a strange ring is logged and left; nothing ends this loop but the end."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._sweep()
         self._adopt_leftovers()
         self._shipper.start()
         self._look()
@@ -118,6 +69,15 @@ class NodeAgent:
             time.sleep(LOOK_SECONDS)
             self._look()
         self._end()
+
+    def _sweep(self) -> None:
+        """Take away what ranks left that died while they made their ring, and rings that nobody could read."""
+        for path in [*self._rings.glob(".*.draft"), *self._rings.glob("*.strange")]:
+            try:
+                if time.time() - path.stat().st_mtime > STALE_FILE_SECONDS:
+                    path.unlink()
+            except OSError as error:
+                _log.warning("left alone: %s (%s)", path, error)
 
     def _stop(self, _signal: int, _frame: object) -> None:
         self.is_stopping = True
@@ -128,9 +88,13 @@ class NodeAgent:
         self._find_rings()
         for run in list(self._runs.values()):
             for rank in list(run.ranks):
-                self._read(run, rank)
-            if self._is_due(run):
-                self._flush(run)
+                try:
+                    self._read(run, rank)
+                except Exception:  # noqa: BLE001  a ring is bytes that a dying process wrote: one torn ring must not cost the others
+                    self._set_aside(run, rank)
+            if run.is_due:
+                run.flush()
+                self._shipper.wake()
         now = time.monotonic()
         if now - self._synced_at >= 1.0:
             self._synced_at = now
@@ -223,6 +187,14 @@ class NodeAgent:
         if is_over and ring.is_read:
             self._part(run, rank)
 
+    def _set_aside(self, run: WatchedRun, rank: WatchedRank) -> None:
+        _log.exception("the ring of rank %s cannot be read on", rank.ring.rank)
+        run.count({"ring_torn": 1})
+        run.ranks.remove(rank)
+        del self._known[rank.ring.path]
+        rank.ring.path.rename(rank.ring.path.with_suffix(".strange"))
+        rank.process.close()
+
     def _part(self, run: WatchedRun, rank: WatchedRank) -> None:
         """A rank has ended and all it wrote is spooled: say how it ended, and take its ring away."""
         ring = rank.ring
@@ -231,7 +203,7 @@ class NodeAgent:
         if ending.word is not None:
             run.say(ending.word, ring.rank, rank.pace.step, **ending.attrs, last_step=rank.pace.step)
         rank.process.close()
-        self._flush(run)
+        run.flush()
         run.ranks.remove(rank)
         del self._known[ring.path]
         ring.path.unlink(missing_ok=True)
@@ -284,54 +256,6 @@ class NodeAgent:
         for run in self._runs.values():
             run.say("sampler_off", None, sampler=sampler, reason=reason)
 
-    # -- frames ----------------------------------------------------------------------------------------------------------------
-
-    def _is_due(self, run: WatchedRun) -> bool:
-        age = time.monotonic() - run.flushed_at
-        if run.events or run.columns.is_urgent:
-            return True
-        if run.columns.rows or run.samples.rows:
-            return age >= FLUSH_SECONDS or run.columns.rows * 8 * (len(run.columns.pieces) + 3) >= FLUSH_BYTES
-        return age >= HEARTBEAT_SECONDS and bool(run.ranks)
-
-    def _flush(self, run: WatchedRun) -> None:
-        """Spool what was read, then tell the rings that it is safe."""
-        run.count(run.destination.spool.take_dropped())
-        run.count(run.destination.take_refused())
-        events, columns, samples = run.events, run.columns, run.samples
-        run.events, run.columns, run.samples = [], Columns(), Columns()
-        note = json.dumps({rank.ring.path.name: rank.ring.position for rank in run.ranks}).encode()
-        # Rows first: an end that arrives before the last steps would close the book on them.
-        if columns.rows:
-            self._spool(run, Class.POINTS, columns, [], b"" if events else note)
-        if samples.rows:
-            self._spool(run, Class.SAMPLES, samples, [], b"")
-        if events or not (columns.rows or samples.rows):
-            self._spool(run, Class.EVENTS, Columns(), events, note)
-        for rank in run.ranks:
-            rank.ring.settle()
-        run.flushed_at = time.monotonic()
-        self._shipper.wake()
-
-    def _spool(self, run: WatchedRun, kind: Class, columns: Columns, events: list[Event], note: bytes) -> None:
-        dropped, run.dropped = run.dropped, {}
-        frame = Frame(
-            run="spooled",
-            attempt=run.attempt,
-            node=run.node,
-            boot=run.boot,
-            seq=run.seq,
-            sent_ns=0,
-            rank=np.concatenate(columns.ranks) if columns.ranks else np.empty(0, np.int32),
-            step=np.concatenate(columns.steps) if columns.steps else np.empty(0, np.int64),
-            time_ns=np.concatenate(columns.times) if columns.times else np.empty(0, np.int64),
-            metrics=columns.metrics(),
-            events=events,
-            dropped=dropped,
-        )
-        run.seq += 1
-        run.destination.spool.append(kind, encode(frame), rows=columns.rows, events=len(events), note=note)
-
     # -- the end ---------------------------------------------------------------------------------------------------------------
 
     def _adopt_leftovers(self) -> None:
@@ -366,7 +290,7 @@ class NodeAgent:
         for run in self._runs.values():
             if run.ranks or self.is_stopping:
                 run.say("agent_stopped", None, version=__version__, ranks=[rank.ring.rank for rank in run.ranks])
-                self._flush(run)
+                run.flush()
         self._shipper.stop()
         self._shipper.join(timeout=12.0)
         for destination in self._destinations():

@@ -11,15 +11,14 @@ import os
 import random
 import threading
 import time
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from holter.frame import CONTENT_TYPE, Column, Frame, decode, encode
-from holter.node.spool import Record, Spool
+from holter.frame import CONTENT_TYPE, decode, encode
+from holter.node.envelope import field_of, halves, seq_of, stamp
+from holter.node.records import Record
+from holter.node.spool import Spool
 from holter.node.transport import Answer, Transport
 from holter.settings import Settings
 
@@ -165,7 +164,7 @@ class Shipper(threading.Thread):
         except (OSError, http.client.HTTPException) as error:
             return self._trouble(f"{type(error).__name__}: {error}")
         if answer.status in (200, 201):
-            run_id = _field(answer.body, "id")
+            run_id = field_of(answer.body, "id")
             if isinstance(run_id, str | int) and str(run_id):
                 destination.run_id = str(run_id)
                 return 0.0
@@ -197,11 +196,11 @@ class Shipper(threading.Thread):
         return self._refused(answer, "POST /frames")
 
     def _acknowledged(self, destination: Destination, record: Record, body: bytes) -> float:
-        if _field(body, "ack") != seq_of(record.payload):
+        if field_of(body, "ack") != seq_of(record.payload):
             # A proxy's page, a captive portal: nothing says that the frame is safe.
             return self._trouble("an answer 200 that acknowledges nothing")
         self._settle(destination, record)
-        advice = _field(body, "advice")
+        advice = field_of(body, "advice")
         if isinstance(advice, dict):
             destination.advice = advice
         return 0.0
@@ -227,7 +226,7 @@ class Shipper(threading.Thread):
                 wait = self._split(destination, record, encode(half))
                 if wait > 0:
                     return wait
-            elif answer.status != 200 or _field(answer.body, "ack") != half.seq:
+            elif answer.status != 200 or field_of(answer.body, "ack") != half.seq:
                 if answer.status in (400, 413, 415, 422):
                     self._put_aside(destination, encode(half), "frame_refused", half.rows + len(half.events))
                     continue
@@ -283,61 +282,3 @@ class Shipper(threading.Thread):
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         return self._transport.post(path, body, headers)
-
-
-def _field(body: bytes, name: str) -> Any:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return found.get(name) if isinstance(found, dict) else None
-
-
-def _header(data: bytes) -> tuple[dict[str, Any], int]:
-    length = int.from_bytes(data[4:8], "little")
-    return json.loads(data[8 : 8 + length]), 8 + length
-
-
-def seq_of(data: bytes) -> int:
-    """A frame's `seq`, read from its header alone."""
-    return int(_header(data)[0]["seq"])
-
-
-def stamp(data: bytes, run_id: str) -> bytes | None:
-    """The frame with the run's id and the time of sending: a spooled frame does not know the id yet. None if it is damaged."""
-    try:
-        header, start = _header(data)
-    except (ValueError, KeyError):
-        return None
-    header["run"], header["sent_ns"] = run_id, time.time_ns()
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    body = b"".join((data[:4], len(text).to_bytes(4, "little"), text, data[start:-4]))
-    return body + zlib.crc32(body).to_bytes(4, "little")
-
-
-def halves(frame: Frame) -> list[Frame]:
-    """Two frames with the rows and events of one."""
-    middle, cut = (frame.rows + 1) // 2, (len(frame.events) + 1) // 2
-    found = []
-    for index, (rows, events) in enumerate(((slice(0, middle), slice(0, cut)), (slice(middle, None), slice(cut, None)))):
-        metrics = {
-            name: Column(column.values[rows], None if column.present is None else column.present[rows])
-            for name, column in frame.metrics.items()
-        }
-        found.append(
-            Frame(
-                run=frame.run,
-                attempt=frame.attempt,
-                node=frame.node,
-                boot=f"{frame.boot}/{frame.seq}",
-                seq=index,
-                sent_ns=frame.sent_ns,
-                rank=np.asarray(frame.rank[rows]),
-                step=np.asarray(frame.step[rows]),
-                time_ns=np.asarray(frame.time_ns[rows]),
-                metrics=metrics,
-                events=frame.events[events],
-                dropped=frame.dropped if index == 0 else {},
-            )
-        )
-    return [half for half in found if half.rows or half.events or half.dropped]

@@ -1,0 +1,70 @@
+"""What the shipper reads in an answer and writes on a frame before it goes: the run's id, the time, and two frames for one."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from typing import Any
+
+import numpy as np
+
+from holter.frame import Column, Frame
+
+
+def field_of(body: bytes, name: str) -> Any:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found.get(name) if isinstance(found, dict) else None
+
+
+def header_of(data: bytes) -> tuple[dict[str, Any], int]:
+    length = int.from_bytes(data[4:8], "little")
+    return json.loads(data[8 : 8 + length]), 8 + length
+
+
+def seq_of(data: bytes) -> int:
+    """A frame's `seq`, read from its header alone."""
+    return int(header_of(data)[0]["seq"])
+
+
+def stamp(data: bytes, run_id: str) -> bytes | None:
+    """The frame with the run's id and the time of sending: a spooled frame does not know the id yet. None if it is damaged."""
+    try:
+        header, start = header_of(data)
+    except (ValueError, KeyError):
+        return None
+    header["run"], header["sent_ns"] = run_id, time.time_ns()
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    body = b"".join((data[:4], len(text).to_bytes(4, "little"), text, data[start:-4]))
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def halves(frame: Frame) -> list[Frame]:
+    """Two frames with the rows and events of one."""
+    middle, cut = (frame.rows + 1) // 2, (len(frame.events) + 1) // 2
+    found = []
+    for index, (rows, events) in enumerate(((slice(0, middle), slice(0, cut)), (slice(middle, None), slice(cut, None)))):
+        metrics = {
+            name: Column(column.values[rows], None if column.present is None else column.present[rows])
+            for name, column in frame.metrics.items()
+        }
+        found.append(
+            Frame(
+                run=frame.run,
+                attempt=frame.attempt,
+                node=frame.node,
+                boot=f"{frame.boot}/{frame.seq}",
+                seq=index,
+                sent_ns=frame.sent_ns,
+                rank=np.asarray(frame.rank[rows]),
+                step=np.asarray(frame.step[rows]),
+                time_ns=np.asarray(frame.time_ns[rows]),
+                metrics=metrics,
+                events=frame.events[events],
+                dropped=frame.dropped if index == 0 else {},
+            )
+        )
+    return [half for half in found if half.rows or half.events or half.dropped]

@@ -1,0 +1,115 @@
+"""What the node agent knows of a run and its ranks, and the frames it makes of it."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from holter.frame import Event, Frame, encode
+from holter.node.harvest import Columns, Pace
+from holter.node.process import ProcessWatch
+from holter.node.progress import Progress
+from holter.node.reader import RingReader
+from holter.node.records import Class
+from holter.node.shipper import Destination
+from holter.ring import Word
+
+FLUSH_SECONDS = 1.0
+FLUSH_BYTES = 256 * 1024
+HEARTBEAT_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class WatchedRank:
+    """One ring and what is known of its rank."""
+
+    ring: RingReader
+    pace: Pace
+    process: ProcessWatch
+    progress: Progress = field(default_factory=Progress)
+    advice_shown: dict[str, Any] = field(default_factory=dict)
+    garbage_ns: int = 0
+
+    def garbage_seconds(self) -> float:
+        """What the rank's garbage collector has taken since this was last asked."""
+        total = self.ring.words[Word.GARBAGE]
+        taken, self.garbage_ns = total - self.garbage_ns, total
+        return taken / 1e9
+
+
+@dataclass
+class WatchedRun:
+    """One attempt of one run on this node: its ranks, its spool, and the identity of its frames."""
+
+    about: dict[str, Any]
+    attempt: str
+    node: str
+    destination: Destination
+    ranks: list[WatchedRank] = field(default_factory=list)
+    boot: str = field(default_factory=lambda: str(uuid.uuid4()))
+    seq: int = 0
+    columns: Columns = field(default_factory=Columns)
+    events: list[Event] = field(default_factory=list)
+    samples: Columns = field(default_factory=Columns)
+    dropped: dict[str, int] = field(default_factory=dict)
+    flushed_at: float = 0.0
+
+    def count(self, drops: dict[str, int]) -> None:
+        for reason, number in drops.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + number
+
+    def say(self, word: str, rank: int | None, step: int | None = None, **attrs: Any) -> None:
+        """Put an event of the agent's own on the record."""
+        self.events.append({"event": word, "rank": rank, "step": step, "time_ns": time.time_ns(), "attrs": attrs})
+
+    @property
+    def is_due(self) -> bool:
+        """Whether what was read should be spooled now: at once for events and values that are not finite, else in time."""
+        age = time.monotonic() - self.flushed_at
+        if self.events or self.columns.is_urgent:
+            return True
+        if self.columns.rows or self.samples.rows:
+            return age >= FLUSH_SECONDS or self.columns.rows * 8 * (len(self.columns.pieces) + 3) >= FLUSH_BYTES
+        return age >= HEARTBEAT_SECONDS and bool(self.ranks)
+
+    def flush(self) -> None:
+        """Spool what was read, then tell the rings that it is safe."""
+        self.count(self.destination.spool.take_dropped())
+        self.count(self.destination.take_refused())
+        events, columns, samples = self.events, self.columns, self.samples
+        self.events, self.columns, self.samples = [], Columns(), Columns()
+        note = json.dumps({rank.ring.path.name: rank.ring.position for rank in self.ranks}).encode()
+        # Rows first: an end that arrives before the last steps would close the book on them.
+        if columns.rows:
+            self._spool(Class.POINTS, columns, [], b"" if events else note)
+        if samples.rows:
+            self._spool(Class.SAMPLES, samples, [], b"")
+        if events or not (columns.rows or samples.rows):
+            self._spool(Class.EVENTS, Columns(), events, note)
+        for rank in self.ranks:
+            rank.ring.settle()
+        self.flushed_at = time.monotonic()
+
+    def _spool(self, kind: Class, columns: Columns, events: list[Event], note: bytes) -> None:
+        dropped, self.dropped = self.dropped, {}
+        frame = Frame(
+            run="spooled",
+            attempt=self.attempt,
+            node=self.node,
+            boot=self.boot,
+            seq=self.seq,
+            sent_ns=0,
+            rank=np.concatenate(columns.ranks) if columns.ranks else np.empty(0, np.int32),
+            step=np.concatenate(columns.steps) if columns.steps else np.empty(0, np.int64),
+            time_ns=np.concatenate(columns.times) if columns.times else np.empty(0, np.int64),
+            metrics=columns.metrics(),
+            events=events,
+            dropped=dropped,
+        )
+        self.seq += 1
+        self.destination.spool.append(kind, encode(frame), rows=columns.rows, events=len(events), note=note)
