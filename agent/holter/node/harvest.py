@@ -56,12 +56,13 @@ class Columns:
         count = len(rows)
         if not count:
             return
+        # Names first: a torn table of names raises, and must leave no half of the rows behind.
+        schemas = {number: ring.schema(number) for number in np.unique(rows.schema).tolist()}
         self.ranks.append(np.full(count, ring.rank, np.int32))
         self.steps.append(rows.step.copy())
         self.times.append(rows.time_ns + (time.time_ns() - time.monotonic_ns()))
         tokens = np.full(count, np.nan)
-        for number in np.unique(rows.schema).tolist():
-            names = ring.schema(number)
+        for number, names in schemas.items():
             where = np.flatnonzero(rows.schema == number)
             values = rows.values(where, len(names))
             self.is_urgent = self.is_urgent or not bool(np.isfinite(values).all())
