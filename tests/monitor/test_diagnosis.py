@@ -58,7 +58,7 @@ CASES: dict[str, Case] = {
     ),
     "crash": Case(
         incident=incident("rank_lost", ranks=[3], evidence={"why": "RuntimeError: shape '[2, 3]' is invalid"}),
-        events=[Event(word="rank_failed", step=1000, rank=3, attrs={"type": "RuntimeError"})],
+        events=[Event(word="rank_failed", step=1000, rank=3, attrs={"type": "RuntimeError", "message": "shape '[2, 3]' is invalid"})],
         world_size=8,
     ),
     "lost_node": Case(incident=incident("agent_silent", nodes=["b"], summary="nothing for 60 s", evidence={"silent": 1}), world_size=8),
@@ -123,6 +123,19 @@ def test_an_incident_without_any_signal_gets_no_invented_cause(kind: str) -> Non
     """Some kinds are their own evidence (a throttled GPU); the others stay without a cause rather than with a guess."""
     for cause in diagnose(Case(incident=incident(kind, summary="it happened"), world_size=1)):
         assert cause["evidence"] != []
+
+
+def test_a_peer_that_fails_because_another_rank_was_killed_is_not_the_cause() -> None:
+    """What a SIGKILL of rank 1 looks like: rank 0's connection is reset, and it is the one that talks."""
+    case = Case(
+        incident=incident("rank_lost", ranks=[0, 1], evidence={"why": "ConnectionResetError: [Errno 104] Connection reset by peer"}),
+        events=[
+            Event(word="rank_failed", step=1000, rank=0, attrs={"type": "ConnectionResetError", "message": "[Errno 104] reset by peer"}),
+            Event(word="rank_lost", step=999, rank=1, attrs={"evidence": "signal 9"}),
+        ],
+        world_size=2,
+    )
+    assert next(cause["cause"] for cause in diagnose(case)) == "killed"
 
 
 def test_the_confidences_leave_room_for_something_else() -> None:

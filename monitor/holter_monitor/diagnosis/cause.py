@@ -143,6 +143,18 @@ def happened(*words: str, before: int = 200, after: int = 5) -> Look:
     return look
 
 
+_PEER = ("connection", "peer", "broken pipe", "nccl", "gloo", "distbackend", "timed out")
+
+
+def raised(case: Case) -> str | None:
+    """A rank ended by an exception of its own. One that complains of its peer (a reset connection, NCCL) only followed from the peer's end."""
+    for event in case.near("rank_failed"):
+        words = f"{event.attrs.get('type', '')}: {event.attrs.get('message', '')}"
+        if not any(word in words.lower() for word in _PEER):
+            return f"rank {event.rank} raised {words[:160]}"
+    return None
+
+
 def everywhere(sentence: str) -> Look:
     return lambda case: sentence if case.is_everywhere and case.world_size > 1 else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holter_monitor.diagnosis.cause import Cause, Clue, happened, mentions
+from holter_monitor.diagnosis.cause import Cause, Clue, mentions, raised
 
 CRASH = Cause(
     name="crash",
@@ -10,11 +10,8 @@ CRASH = Cause(
     sentence="the training code of {place} raised an exception",
     action="read the traceback of the first rank that failed; the others only followed",
     clues=(
-        Clue(3.5, happened("rank_failed")),
-        Clue(
-            2.5,
-            mentions(lambda text: "error:" in text or "exception" in text, "the end says which error", "why", "endings"),
-        ),
+        Clue(4.0, raised),
+        Clue(1.0, mentions(lambda text: "error:" in text or "exception" in text, "the end says which error", "why", "endings")),
         Clue(-3.0, mentions(lambda text: "out of memory" in text or "outofmemory" in text, "the end says: out of memory", "why")),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holter_monitor.diagnosis.cause import Cause, Clue, happened, mentions
+from holter_monitor.diagnosis.cause import Cause, Clue, happened, mentions, raised
 
 KILLED = Cause(
     name="killed",
@@ -20,10 +20,11 @@ KILLED = Cause(
             ),
         ),
         Clue(2.0, happened("rank_terminated")),
+        Clue(2.5, happened("rank_lost")),
         Clue(
             -3.0, mentions(lambda text: "out of memory" in text or "oom" in text.replace("room", ""), "the end says: out of memory", "why")
         ),
         Clue(-2.0, happened("gpu_error")),
-        Clue(-3.0, happened("rank_failed")),
+        Clue(-3.0, raised),
     ),
 )
