@@ -174,7 +174,8 @@ class RankShift:
 
     def _renew(self) -> None:
         """The noise of the last steps: larger noise counts at once, smaller noise slowly."""
-        sigma, inflation = self._noise(self._kept(), 0.0)
+        every = 1 + self.history.shape[1] // 1024  # a thousand ranks tell the noise of all
+        sigma, inflation = self._noise(self._kept()[:, ::every], 0.0)
         self.sigma += (sigma - self.sigma) * (1.0 if sigma > self.sigma else 0.1)
         self.inflation += (inflation - self.inflation) * (1.0 if inflation > self.inflation else 0.1)
 

@@ -49,12 +49,15 @@ class Straggler:
     page_slowdown: float = 0.25
     """Slowdown of the whole job that is worth waking somebody, after `page_steps`."""
     page_steps: int = 200
+    least_seconds: float = 2.0
+    """Time that a slowdown must have lasted."""
     max_share: float = 0.25
     """More of the ranks than this are a new normal, not stragglers."""
     calm_steps: int = 50
     shift: RankShift = field(init=False)
     slow: dict[str, Slow] = field(init=False, default_factory=dict)
     attempt: str = field(init=False, default="")
+    times: list[float] = field(init=False, default_factory=list)
     numbers: list[int] = field(init=False, default_factory=list)
     """The last step numbers, to name an onset."""
 
@@ -75,18 +78,25 @@ class Straggler:
         middle = float(np.median(logs[good]))
         logs -= middle
         self.numbers = [*self.numbers[-63:], step.number]
+        self.times = [*self.times[-63:], step.time]
         suspects = self.shift.update(logs)
         if suspects is None:
             return [*said, *self._from_the_start(step)] or None
         if not self.slow and not suspects.any():
             return said or None
         said += self._follow(step, float(np.exp(middle)))
-        found = np.array([rank for rank in np.flatnonzero(suspects) if self.shift.lasts(int(rank))], np.intp)
+        found = np.array([rank for rank in np.flatnonzero(suspects) if self._lasts(int(rank), step.time)], np.intp)
         if 0 < len(found) <= max(1, int(self.max_share * len(values))):
             said += self._begin(step, [int(rank) for rank in found])
         elif len(found):
             self.shift = RankShift(least=self.least_slowdown)  # most ranks have moved: learn the new places
         return said or None
+
+    def _lasts(self, rank: int, now: float) -> bool:
+        """In steps, and in seconds where the records have times: twelve steps may be the blink of a busy host."""
+        ago = self.shift.count - int(self.shift.begun[rank])
+        passed = now - self.times[-1 - ago] if ago < len(self.times) else self.least_seconds
+        return self.shift.lasts(rank) and (passed >= self.least_seconds or passed <= 0.0)
 
     def finish(self) -> list[Finding]:
         return [self._finding(scope, slow, self.numbers[-1]) for scope, slow in self.slow.items()]

@@ -90,7 +90,7 @@ class ThroughputDecline:
 
     def _finding(self, slope: Slope, step: int, *, end_step: int | None = None) -> Finding:
         rise = self.levels.rise if end_step is None else slope.worst
-        cost = slope.seconds if slope.has_seconds else None
+        cost = max(0.0, slope.seconds) if slope.has_seconds else None
         seconds = f", {cost:,.0f} s lost so far" if cost and cost > 0.0 else ""
         waited = slope.waited / cost if cost and cost > 0.0 and self.pace.wait_level > 0.0 else None
         why = f"; data wait explains {min(1.0, waited):.0%}" if waited is not None else ""

@@ -246,7 +246,7 @@ class ThroughputDrop:
         if loss.has_seconds and loss.seconds > 0.0 and self.pace.wait_level > 0.0:
             numbers["data_wait_share"] = round(min(1.0, loss.waited / loss.seconds), 3)
             said.insert(0, f"data wait explains {numbers['data_wait_share']:.0%}")
-        cost = loss.seconds if loss.has_seconds else None
+        cost = max(0.0, loss.seconds) if loss.has_seconds else None
         return Finding(
             kind=self.kind,
             severity=loss.severity,
