@@ -260,3 +260,14 @@ def test_what_the_attempt_before_still_delivers_is_left_out():
     assert [finding.kind for finding in heard(engine, late) if finding.detected_step == 0] == []
     rounds = engine._detectors[0].rounds
     assert rounds.done == 0 and not rounds.open
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_tied_tensors_are_compared_over_pipeline_stages(is_tied):
+    events, weight = [], torch.randn(64, 32)
+    for stage, name in enumerate(("embed", "head")):
+        value = torch.nn.Parameter(weight + (0.0 if is_tied else 1e-3 * stage))
+        params = {name: value, f"layers.{stage}.w": param(32, 32)}
+        begin(Recorded(stage, events), params, None, mesh={"pp": (stage, 2), "tp": (0, 1)}, tied=[("embed", "head")])
+    findings = heard(Engine(RunFacts(run="r", world_size=2), [Fingerprints]), events)
+    assert [finding.scope for finding in findings] == ([] if is_tied else ["tied tensors"])
