@@ -27,7 +27,7 @@ class Series:
 
 
 def thin(series: Series, max_points: int) -> Series:
-    """At most `max_points` of the points: the first and last, and of each bucket of equal count the lowest and the highest (a value that is
+    """At most `max_points` (4 or more) of the points: the first and last, and of each bucket of equal count the lowest and the highest (a value that is
     not finite counts as both: it is what one looks for). Buckets never span attempts' rewinds badly: order is kept."""
     total = len(series)
     if total <= max_points:

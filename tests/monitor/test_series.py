@@ -13,10 +13,10 @@ def series(values) -> Series:
     return Series(np.ones(count, int), np.arange(count), np.arange(count), np.array(values, float))
 
 
-@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=500), st.integers(3, 60))
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=500), st.integers(4, 60))
 def test_thinning_keeps_extremes_ends_and_order(values, limit):
     whole, kept = series(values), thin(series(values), limit)
-    assert len(kept) <= max(limit, 3)
+    assert len(kept) <= limit
     assert kept.step.tolist() == sorted(set(kept.step.tolist()))
     assert (kept.step[0], kept.step[-1]) == (0, len(values) - 1)
     assert all(whole.value[step] == value or np.isnan(value) for step, value in zip(kept.step, kept.value, strict=True))

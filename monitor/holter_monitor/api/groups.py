@@ -22,7 +22,7 @@ MAX_GROUPS = 512
 MAX_RUNS = 20
 Step = Annotated[int | None, Query(ge=-(2**62), le=2**62)]
 Metric = Annotated[str, Query(max_length=200, examples=["loss"])]
-Points = Annotated[int, Query(ge=3, le=10_000)]
+Points = Annotated[int, Query(ge=4, le=10_000)]
 
 
 class GroupShape(Shape):

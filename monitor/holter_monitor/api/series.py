@@ -38,7 +38,7 @@ def get_series(
     from_step: Step = None,
     to_step: Step = None,
     attempt: Annotated[str | None, Query(max_length=200)] = None,
-    max_points: Annotated[int, Query(ge=3, le=MAX_POINTS)] = 1_000,
+    max_points: Annotated[int, Query(ge=4, le=MAX_POINTS)] = 1_000,
 ) -> Response:
     """One rank's values, or (the default) the mean over the ranks of each step. Thinned to `max_points` without losing a spike."""
     if rank is not None and agg is not None:
