@@ -76,6 +76,39 @@ def test_a_pipeline_stage_with_its_own_rate_is_a_parameter_group():
     assert not feed(RankDisagreement(), ranked(run, mesh=lambda rank: {"pp": rank // 4}))
 
 
+def noisy(steps=120, ranks=8, tp=2, equal="all"):
+    """A loss that is one number on all ranks, one in each tensor-parallel pair, or each rank's own."""
+    draws = np.random.default_rng(7).normal(2.0, 0.1, (steps, ranks))
+    if equal == "all":
+        draws[:] = draws[:, :1]
+    elif equal == "tp":
+        draws[:] = np.repeat(draws[:, ::tp], tp, axis=1)
+    return draws
+
+
+def pairs(rank):
+    return {"dp": rank // 2, "tp": rank % 2}
+
+
+def test_a_gradient_norm_that_was_equal_and_is_not_any_more_names_its_ranks():
+    norms = noisy()
+    norms[80:, 3] += 0.01
+    [found] = feed(RankDisagreement(), ranked({"grad_norm": norms}))
+    assert (found.metric, found.ranks, found.onset_step, found.detected_step) == ("grad_norm", (3,), 80, 82)
+
+
+def test_a_loss_that_differs_within_a_tensor_parallel_pair_names_the_pair():
+    losses = noisy(equal="tp")
+    losses[80:, 5] += 0.01
+    [found] = feed(RankDisagreement(), ranked({"loss": losses}, mesh=pairs))
+    assert (found.ranks, found.onset_step) == ((4, 5), 80)
+
+
+def test_a_loss_of_each_rank_s_own_is_never_judged():
+    assert not feed(RankDisagreement(), ranked({"loss": noisy(equal="none")}, mesh=pairs))
+    assert not feed(RankDisagreement(), ranked({"loss": noisy(equal="tp")}, mesh=pairs))
+
+
 def steps(events, *, count=1000, attempt="1", first=0, seconds=1.0):
     for number in range(first, first + count):
         said = (
