@@ -22,6 +22,7 @@ class Collector:
         self.errors = (self.data.parent / f"{self.data.name}.stderr").open("a")
         self.process = subprocess.Popen(
             [*self.prefix, sys.executable, "-m", "holter.cli", "serve", "--port", "0", "--data", str(self.data), *self.arguments],
+            start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
@@ -35,7 +36,7 @@ class Collector:
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         if self.process.poll() is None:
-            self.process.send_signal(number)
+            os.killpg(self.process.pid, number)  # under strace the collector is strace's child, and would outlive it
         return self.process.wait(60)
 
     def stop(self) -> int:
