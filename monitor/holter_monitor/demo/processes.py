@@ -42,8 +42,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def stop_all_that_use(folder: Path) -> None:
-    """End what still runs with HOLTER_DIR in `folder`: the node agent is nobody's child, by design, and would linger to ship its spool."""
-    mine = [process for process in psutil.process_iter() if _uses(process, folder)]
+    """End what still has a file of `folder` open: the node agent is nobody's child, by design, and would linger to ship its spool."""
+    mine = [process for process in psutil.process_iter() if process.pid != os.getpid() and _uses(process.pid, folder)]
     for process in mine:
         _signal(process, signal.SIGTERM)
     _, stubborn = psutil.wait_procs(mine, GRACE_SECONDS)
@@ -51,10 +51,11 @@ def stop_all_that_use(folder: Path) -> None:
         _signal(process, signal.SIGKILL)
 
 
-def _uses(process: psutil.Process, folder: Path) -> bool:
+def _uses(pid: int, folder: Path) -> bool:
+    """By its open files: a node agent's environment and arguments say nothing of its folder."""
     try:
-        return process.pid != os.getpid() and process.environ().get("HOLTER_DIR", "").startswith(str(folder))
-    except psutil.Error:
+        return any(os.readlink(link).startswith(f"{folder}/") for link in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it ended meanwhile, or is not ours to look at
         return False
 
 
