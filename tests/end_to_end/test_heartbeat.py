@@ -69,7 +69,7 @@ def receiver() -> Iterator[Receiver]:
 def collector(tmp_path: Path, receiver: Receiver) -> Iterator[Watched]:
     collector = Watched(tmp_path, receiver.url)
     yield collector
-    stop_all_that_use(tmp_path)
+    stop_all_that_use(tmp_path / "agent")
     if hasattr(collector, "process"):
         collector.close()
 

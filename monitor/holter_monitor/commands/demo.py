@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     keep = sys.stdout.isatty() if arguments.keep is None else arguments.keep
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holter-demo-")))
-        stack.callback(stop_all_that_use, folder)
+        stack.callback(stop_all_that_use, folder / "agent")
         screen = stack.enter_context(Screen(picture=arguments.picture))
         return Demo(arguments, folder, screen, stack).play(keep=keep)
 
@@ -97,7 +97,7 @@ class Demo:
         process = python("holter.cli", *command, environment=environment, log=self.folder / "collector.log")
         self.stack.callback(stop, process)
         # Registered after the collector, so it runs before: the node agent ships its last frames while there is somebody to take them.
-        self.stack.callback(stop_all_that_use, self.folder)
+        self.stack.callback(stop_all_that_use, self.folder / "agent")
         return process
 
     def _ready(self, collector: subprocess.Popen[bytes]) -> bool:
