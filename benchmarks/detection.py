@@ -29,7 +29,7 @@ from holter.frame import Column, Frame
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.engine import Engine
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.steps import RunFacts, Step
+from holter_monitor.stream.steps import RunFacts, Step
 
 METRICS = {
     "step_time_s": "step_time_seconds",

@@ -14,8 +14,8 @@ import time
 import numpy as np
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.engine import Engine
-from holter_monitor.steps import RunFacts, Step
-from holter_monitor.summaries import summarize
+from holter_monitor.stream.steps import RunFacts, Step
+from holter_monitor.stream.summaries import summarize
 
 SCALARS = {
     "loss": 2.5,

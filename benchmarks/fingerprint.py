@@ -104,7 +104,7 @@ def collector_cost(ranks):
     from holter.fingerprint import SKETCH, WORDS, Slot
     from holter.tensors import Layout, Tensor
     from holter_monitor.detectors.fingerprints import Fingerprints
-    from holter_monitor.steps import RunFacts, Topology
+    from holter_monitor.stream.steps import RunFacts, Topology
 
     tp, pp = min(8, ranks), 16 if ranks >= 1024 else 1
     dp = ranks // (tp * pp)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from holter_monitor.steps import Step, Topology
+from holter_monitor.stream.steps import Step, Topology
 
 DATA = Path(__file__).parent / "data"
 

@@ -10,7 +10,7 @@ import torch
 from holter.parallel.watching import begin
 from holter_monitor.detectors.fingerprints import Fingerprints
 from holter_monitor.engine import Engine
-from holter_monitor.steps import RunFacts
+from holter_monitor.stream.steps import RunFacts
 
 VOCABULARY, WIDTH, LAYERS, LENGTH = 64, 32, 2, 16
 DECLARED = {

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
-from holter_monitor.alerting import Alerting
+from holter_monitor.alerting.alerting import Alerting
+from holter_monitor.alerting.policies import Policy
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.notify.http import client
 from holter_monitor.notify.outbox import Worker
 from holter_monitor.notify.webhook import Webhook
-from holter_monitor.policies import Policy
 from holter_monitor.store.outbox import SqlOutbox
 from holter_monitor.store.tables import consumers, metadata, runs
 from pydantic import SecretStr

@@ -16,6 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
 from holter_monitor import __version__, ui
+from holter_monitor.alerting.dispatch import Dispatch
 from holter_monitor.api import (
     curves,
     goodput,
@@ -41,16 +42,15 @@ from holter_monitor.api.gate import FRAMES, Gate
 from holter_monitor.api.known import KnownRuns
 from holter_monitor.api.parts import Parts
 from holter_monitor.broadcast import Broadcast
-from holter_monitor.detection import Detection
-from holter_monitor.dispatch import Dispatch
+from holter_monitor.consumers.detection import Detection
+from holter_monitor.consumers.janitor import Janitor
+from holter_monitor.consumers.judges import Engines
+from holter_monitor.consumers.pipeline import Consumer, SampleWriter
+from holter_monitor.consumers.retention import sweep
 from holter_monitor.errors import DataDirectoryInUse, SettingsError
 from holter_monitor.gauges import Content, Flow
 from holter_monitor.ingest import Committer
-from holter_monitor.janitor import Janitor
-from holter_monitor.judges import Engines
 from holter_monitor.meters import Meters
-from holter_monitor.pipeline import Consumer, SampleWriter
-from holter_monitor.retention import sweep
 from holter_monitor.room import Room
 from holter_monitor.settings import Settings
 from holter_monitor.store.control import open_control

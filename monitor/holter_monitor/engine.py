@@ -17,13 +17,13 @@ from typing import Any, TypeAlias
 
 from holter.frame import Event, Frame
 
-from holter_monitor.align import StepAligner
 from holter_monitor.detector import Detector, DetectorMaker
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.snapshot import SnapshotError, pack, unpack
-from holter_monitor.steps import Arrival, Point, RunFacts, Step, Topology
-from holter_monitor.summaries import Summary, summarize
+from holter_monitor.stream.align import StepAligner
+from holter_monitor.stream.steps import Arrival, Point, RunFacts, Step, Topology
+from holter_monitor.stream.summaries import Summary, summarize
 
 VERSION = 1
 Called: TypeAlias = "tuple[Detector, Callable[..., Any]]"

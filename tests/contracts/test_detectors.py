@@ -8,7 +8,7 @@ import pytest
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.engine import Engine
 from holter_monitor.findings import KINDS, Finding
-from holter_monitor.steps import RunFacts, Step
+from holter_monitor.stream.steps import RunFacts, Step
 
 RANKS = 8
 METRICS = {

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from holter_monitor.alerting import Alerting, UnknownIncident
+from holter_monitor.alerting.alerting import Alerting, UnknownIncident
+from holter_monitor.alerting.policies import Policy
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.policies import Policy
 from holter_monitor.store.tables import incident_history, incidents, metadata, outbox, runs
 
 RUN = SimpleNamespace(id="run1", project="smol", name="3b", world_size=8)

@@ -2,8 +2,8 @@
 
 import numpy as np
 from holter.frame import Column, Frame
-from holter_monitor.align import StepAligner
 from holter_monitor.snapshot import pack, unpack
+from holter_monitor.stream.align import StepAligner
 
 
 def frame(rank, step, *, seq=0, node="a", metrics=None, events=(), attempt="1"):

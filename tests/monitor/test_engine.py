@@ -9,7 +9,7 @@ from holter.frame import Column, Frame
 from holter_monitor.engine import Engine
 from holter_monitor.findings import Severity
 from holter_monitor.snapshot import SnapshotError
-from holter_monitor.steps import RunFacts, Step
+from holter_monitor.stream.steps import RunFacts, Step
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 import sqlalchemy as sa
-from holter_monitor.alerting import Alerting
+from holter_monitor.alerting.alerting import Alerting
+from holter_monitor.alerting.policies import Policy
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.notify import DeliveryFailed, DeliveryRefused, Limits, Notice
 from holter_monitor.notify.outbox import LEASE_SECONDS, Worker
-from holter_monitor.policies import Policy
 from holter_monitor.store.outbox import SqlOutbox
 from holter_monitor.store.tables import metadata, outbox, runs
 

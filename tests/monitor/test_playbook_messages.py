@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from holter_monitor.alerting import Alerting
+from holter_monitor.alerting.alerting import Alerting
+from holter_monitor.alerting.policies import Policy
 from holter_monitor.engine import Engine
 from holter_monitor.notify.notice import Notice
 from holter_monitor.notify.render import text
-from holter_monitor.policies import Policy
-from holter_monitor.steps import RunFacts, Step
 from holter_monitor.store.tables import metadata, outbox, runs
+from holter_monitor.stream.steps import RunFacts, Step
 
 SHARED = Path(os.environ.get("HOLTER_SHARED") or Path(__file__).resolve().parents[3] / "shared")
 TOKENS = 2_359_296 / 384

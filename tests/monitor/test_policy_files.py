@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from holter_monitor.alerting.policies import Hours, Policy, seconds
+from holter_monitor.alerting.policy_files import PolicyError, load
 from holter_monitor.findings import Severity
 from holter_monitor.incidents import Incident
 from holter_monitor.notify.receivers import notifier
-from holter_monitor.policies import Hours, Policy, seconds
-from holter_monitor.policy_files import PolicyError, load
 from holter_monitor.shipped import shipped
 
 ENVIRON = {"URL": "https://hooks.slack.example/services/T/B/x"}

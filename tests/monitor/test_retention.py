@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from holter.frame import Column, Frame, encode
-from holter_monitor.retention import around_incidents, sweep
+from holter_monitor.consumers.retention import around_incidents, sweep
 from holter_monitor.settings import Retention
 from holter_monitor.store import runs
 from holter_monitor.store.control import open_control

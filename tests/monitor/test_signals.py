@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
-from holter_monitor.alerting import Alerting
+from holter_monitor.alerting.alerting import Alerting
+from holter_monitor.alerting.policies import Policy
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.policies import Policy
 from holter_monitor.store.tables import incidents, metadata, outbox, run_events, runs, step_summaries
 
 RUN = SimpleNamespace(id="run1", project="smol", name="3b", world_size=8)

@@ -12,7 +12,7 @@ from holter_monitor.checkpoints.stored import read
 from holter_monitor.consistency.audit import audit
 from holter_monitor.detectors.fingerprints import Fingerprints
 from holter_monitor.engine import Engine
-from holter_monitor.steps import RunFacts
+from holter_monitor.stream.steps import RunFacts
 
 pytest.importorskip("torch")
 SEEDS = (1, 2)

@@ -18,7 +18,7 @@ from holter.parallel.watching import begin  # noqa: E402
 from holter_monitor.consistency.rounds import words_of  # noqa: E402
 from holter_monitor.detectors.fingerprints import Fingerprints  # noqa: E402
 from holter_monitor.engine import Engine  # noqa: E402
-from holter_monitor.steps import RunFacts  # noqa: E402
+from holter_monitor.stream.steps import RunFacts  # noqa: E402
 
 pytestmark = pytest.mark.torch
 MESH = Mesh({"dp": 0, "tp": 1}, {"dp": 2, "tp": 2}, "mesh")

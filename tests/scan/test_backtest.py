@@ -1,4 +1,4 @@
-"""`holter backtest`: what is found, what is missed, what is a false alarm, by the rule in `holter_monitor.labels`."""
+"""`holter backtest`: what is found, what is missed, what is a false alarm, by the rule in `holter_monitor.offline.labels`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from holter.cli import main
 from holter_monitor.detectors import DETECTORS
-from holter_monitor.labels import kind_of
-from holter_monitor.tuning import SettingError, name_of, tuned
+from holter_monitor.offline.labels import kind_of
+from holter_monitor.offline.tuning import SettingError, name_of, tuned
 
 
 def logged(folder: Path, name: str, spikes: dict[int, float], steps: int = 800) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from holter_monitor.episodes import Episodes
 from holter_monitor.findings import Finding, Severity
+from holter_monitor.offline.episodes import Episodes
 
 
 def finding(onset: int, detected: int, **more: Any) -> Finding:

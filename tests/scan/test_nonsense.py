@@ -13,7 +13,7 @@ from holter.cli import main
 from holter_monitor import imports
 from holter_monitor.imports.files import LINE_BYTES, LogFile
 from holter_monitor.imports.records import LogError, Record
-from holter_monitor.scan import Scanned, ScanSettings, scan
+from holter_monitor.offline.scan import Scanned, ScanSettings, scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from holter.cli import main
+from holter_monitor.offline.scan import Scanned, ScanSettings, scan
+from holter_monitor.offline.traces import POINTS, Thinned
 from holter_monitor.report import terminal, words
-from holter_monitor.scan import Scanned, ScanSettings, scan
-from holter_monitor.traces import POINTS, Thinned
 from rich.console import Console
 
 

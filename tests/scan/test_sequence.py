@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 from holter_monitor.imports.records import Record
 from holter_monitor.imports.sequence import Sequence
-from holter_monitor.steps import Step
+from holter_monitor.stream.steps import Step
 
 
 def steps(records: Iterable[Record]) -> list[Step]:

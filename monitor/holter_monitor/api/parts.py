@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import sqlalchemy as sa
 from fastapi import Depends, Request
 
+from holter_monitor.alerting.dispatch import Dispatch
+from holter_monitor.alerting.silences import Silence
 from holter_monitor.broadcast import Broadcast
-from holter_monitor.dispatch import Dispatch
+from holter_monitor.consumers.janitor import Janitor
+from holter_monitor.consumers.pipeline import Consumer
 from holter_monitor.errors import Problem
 from holter_monitor.ingest import Committer
-from holter_monitor.janitor import Janitor
 from holter_monitor.meters import Meters
-from holter_monitor.pipeline import Consumer
 from holter_monitor.room import Room
 from holter_monitor.settings import Settings
-from holter_monitor.silences import Silence
 from holter_monitor.store import runs
 from holter_monitor.store.control import Control
 from holter_monitor.store.ports import FrameLog, SampleStore
@@ -33,7 +33,7 @@ SCOPES = ("write", "read", "operate")
 
 
 class Operator(Protocol):
-    """What people do to incidents (`holter_monitor.alerting.Alerting`), in the caller's transaction, audited there."""
+    """What people do to incidents (`holter_monitor.alerting.alerting.Alerting`), in the caller's transaction, audited there."""
 
     def acknowledge(self, connection: sa.Connection, incident: str, actor: str, now: float) -> object: ...
     def resolve(self, connection: sa.Connection, incident: str, actor: str, now: float) -> object: ...

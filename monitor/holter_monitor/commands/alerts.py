@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from holter_monitor.alerting.policies import Policy, default_policy
+from holter_monitor.alerting.policy_files import PolicyError, load
 from holter_monitor.findings import KINDS, Severity
 from holter_monitor.incidents import Incident
 from holter_monitor.notify import DeliveryFailed, DeliveryRefused, Notice
 from holter_monitor.notify.http import client
 from holter_monitor.notify.receivers import notifier
-from holter_monitor.policies import Policy, default_policy
-from holter_monitor.policy_files import PolicyError, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,17 +17,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from holter_monitor.backtest import Tally, Teller, backtest, is_loud, routed
+from holter_monitor.alerting.policy_files import PolicyError
+from holter_monitor.alerting.policy_files import load as load_policy
 from holter_monitor.commands.scan import mapping
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.imports import FORMATS
 from holter_monitor.imports.records import LogError
-from holter_monitor.labels import load
-from holter_monitor.policy_files import PolicyError
-from holter_monitor.policy_files import load as load_policy
+from holter_monitor.offline.backtest import Tally, Teller, backtest, is_loud, routed
+from holter_monitor.offline.labels import load
+from holter_monitor.offline.scan import ScanSettings
+from holter_monitor.offline.tuning import SettingError, tuned
 from holter_monitor.report import comparison
-from holter_monitor.scan import ScanSettings
-from holter_monitor.tuning import SettingError, tuned
 
 KEPT, BROKEN, UNREADABLE = 0, 1, 2
 

@@ -39,7 +39,7 @@ def compare(folder: Path) -> tuple[list[Finding], int]:
     """`(findings, ranks)`. Raises `ValueError` where there is nothing to compare or a file is none of ours, `OSError`."""
     from holter_monitor.detectors.fingerprints import Fingerprints
     from holter_monitor.engine import Engine
-    from holter_monitor.steps import RunFacts
+    from holter_monitor.stream.steps import RunFacts
 
     files = sorted(folder.glob("*.json"), key=lambda file: (len(file.name), file.name))
     if not files:

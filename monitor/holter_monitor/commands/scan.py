@@ -15,14 +15,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from holter_monitor import log_reference
 from holter_monitor.client import DEFAULT_URL, Client
 from holter_monitor.errors import ClientError
 from holter_monitor.imports import FORMATS
 from holter_monitor.imports.records import LogError
+from holter_monitor.offline import log_reference
+from holter_monitor.offline.save import save
+from holter_monitor.offline.scan import Scanned, ScanSettings, scan
 from holter_monitor.report import as_json, page, terminal
-from holter_monitor.save import save
-from holter_monitor.scan import Scanned, ScanSettings, scan
 
 CLEAN, UNREADABLE, TROUBLE = 0, 2, 3
 

@@ -16,7 +16,7 @@ from holter.frame import Event
 from holter.tensors import Layout
 from numpy.typing import NDArray
 
-from holter_monitor.steps import Topology
+from holter_monitor.stream.steps import Topology
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

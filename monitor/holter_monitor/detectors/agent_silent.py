@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.steps import Arrival, Step
+from holter_monitor.stream.steps import Arrival, Step
 
 ENDING = frozenset({"agent_stopped"})
 DEPARTING = frozenset({"rank_finished", "rank_failed", "rank_terminated", "rank_lost"})

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.pace import PAUSES, REBASES
 from holter_monitor.stats import SortedWindow
-from holter_monitor.steps import Step
+from holter_monitor.stream.pace import PAUSES, REBASES
+from holter_monitor.stream.steps import Step
 
 
 @dataclass(slots=True)

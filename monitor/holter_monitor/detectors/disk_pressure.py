@@ -10,7 +10,7 @@ from typing import ClassVar
 from scipy.stats import theilslopes
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.steps import Sample, Step
+from holter_monitor.stream.steps import Sample, Step
 
 FREE, LATENCY = "host_disk_free_bytes.", "host_disk_read_latency_seconds."
 KEPT_SERIES = 4096

@@ -13,7 +13,7 @@ from holter_monitor.consistency.rounds import Round, Rounds
 from holter_monitor.consistency.scalars import Scalars
 from holter_monitor.consistency.shards import Shards
 from holter_monitor.findings import Finding
-from holter_monitor.steps import RunFacts, Topology
+from holter_monitor.stream.steps import RunFacts, Topology
 
 
 @dataclass(kw_only=True)

@@ -10,8 +10,8 @@ from holter.frame import Event
 from numpy.typing import NDArray
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.ranks import named
-from holter_monitor.steps import Step, Topology
+from holter_monitor.stream.ranks import named
+from holter_monitor.stream.steps import Step, Topology
 
 
 class Xid(NamedTuple):

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import RobustLevel, spread_of_steps
-from holter_monitor.steps import Point
+from holter_monitor.stream.steps import Point
 
 BLOCK = 8
 

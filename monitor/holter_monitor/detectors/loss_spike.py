@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import Drift, RobustLevel, log_or_none, median
-from holter_monitor.steps import Step
+from holter_monitor.stream.steps import Step
 
 EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.ranks import named
-from holter_monitor.steps import Sample, Step
+from holter_monitor.stream.ranks import named
+from holter_monitor.stream.steps import Sample, Step
 
 WATCHED = {"process_memory_rss_bytes": "", "process_memory_shared_bytes": "", "gpu_memory_used_bytes": "gpu_memory_total_bytes"}
 """Metrics of a rank that must not grow for ever, and where their ceiling is logged."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.steps import Step
+from holter_monitor.stream.steps import Step
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.steps import RunFacts, Step
+from holter_monitor.stream.steps import RunFacts, Step
 
 DECLARED = {
     "checkpoint": ("checkpoint_interval", "checkpoint_interval_steps", "save_interval", "save_steps", "checkpoint_every"),

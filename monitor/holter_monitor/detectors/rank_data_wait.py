@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.ranks import RankShift, by_node, named
-from holter_monitor.steps import Step, Values
+from holter_monitor.stream.ranks import RankShift, by_node, named
+from holter_monitor.stream.steps import Step, Values
 
 WAIT = "data_wait_seconds"
 WORK = ("compute_seconds", "step_time_seconds")

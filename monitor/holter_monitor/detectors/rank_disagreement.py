@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.ranks import named
-from holter_monitor.steps import Step, Values
+from holter_monitor.stream.ranks import named
+from holter_monitor.stream.steps import Step, Values
 
 EQUAL = (
     "lr",

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from holter.frame import Event
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.ranks import named
-from holter_monitor.steps import Step, Topology
+from holter_monitor.stream.ranks import named
+from holter_monitor.stream.steps import Step, Topology
 
 LOSSES = frozenset({"rank_lost", "rank_failed"})
 

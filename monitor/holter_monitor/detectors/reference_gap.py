@@ -11,7 +11,7 @@ from holter.frame import Event
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.reference import Reference, deviation
-from holter_monitor.steps import RunFacts, Step, Topology
+from holter_monitor.stream.steps import RunFacts, Step, Topology
 
 FALLING_IS_BETTER = ("loss", "perplexity", "ppl", "error", "bpb")
 

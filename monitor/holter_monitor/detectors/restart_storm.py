@@ -9,7 +9,7 @@ from typing import ClassVar
 from holter.frame import Event
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.steps import Arrival, Step, Topology
+from holter_monitor.stream.steps import Arrival, Step, Topology
 
 BLAMES = frozenset({"rank_lost", "rank_failed", "gpu_error", "rank_hung"})
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 from scipy.stats import hypergeom
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.pace import Pace
-from holter_monitor.steps import Step
+from holter_monitor.stream.pace import Pace
+from holter_monitor.stream.steps import Step
 
 KEPT = 4096
 

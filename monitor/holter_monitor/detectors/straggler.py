@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.ranks import RankShift, by_node, named
-from holter_monitor.steps import Step
+from holter_monitor.stream.ranks import RankShift, by_node, named
+from holter_monitor.stream.steps import Step
 
 COMPUTE = "compute_seconds"
 CLOCK = "gpu_sm_clock_hertz"

@@ -7,9 +7,9 @@ from math import expm1
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.levels import Levels
-from holter_monitor.pace import REBASES, Pace
-from holter_monitor.steps import Step
+from holter_monitor.stream.levels import Levels
+from holter_monitor.stream.pace import REBASES, Pace
+from holter_monitor.stream.steps import Step
 
 
 @dataclass(slots=True)

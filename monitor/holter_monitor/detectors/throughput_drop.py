@@ -8,10 +8,10 @@ from math import exp
 from typing import Any, ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.levels import Levels
-from holter_monitor.pace import REBASES, Beat, Pace, Stall
-from holter_monitor.steps import Sample, Step
-from holter_monitor.surroundings import Surroundings
+from holter_monitor.stream.levels import Levels
+from holter_monitor.stream.pace import REBASES, Beat, Pace, Stall
+from holter_monitor.stream.steps import Sample, Step
+from holter_monitor.stream.surroundings import Surroundings
 
 
 @dataclass(slots=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.pace import REBASES, Pace, Stall
-from holter_monitor.steps import Sample, Step
-from holter_monitor.surroundings import Surroundings
+from holter_monitor.stream.pace import REBASES, Pace, Stall
+from holter_monitor.stream.steps import Sample, Step
+from holter_monitor.stream.surroundings import Surroundings
 
 
 @dataclass(slots=True)

@@ -51,6 +51,8 @@ class Document:
                 raise log.failed("an object without lists", "an array of objects, or columns as lists")
             longest = max(len(cells) for cells in lists.values())
             content = [{name: cells[row] for name, cells in lists.items() if row < len(cells)} for row in range(longest)]
+        if not isinstance(content, list):
+            raise log.failed(f"a bare {type(content).__name__}", "an array of objects, or columns as lists")
         if all(isinstance(row, list) and len(row) == 3 for row in content):
             # TensorBoard's download of one scalar: [wall time, step, value].
             content = [{"wall_time": row[0], "step": row[1], "value": row[2]} for row in content]

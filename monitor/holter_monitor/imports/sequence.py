@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from holter_monitor.imports.records import Record
-from holter_monitor.steps import Step
+from holter_monitor.stream.steps import Step
 
 _EVALUATED = ("eval_", "val_", "valid_", "validation_")
 _TOKENS_SEEN = 8

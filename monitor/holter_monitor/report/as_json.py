@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import isfinite, isnan
 from typing import Any
 
-from holter_monitor.episodes import Trouble
-from holter_monitor.scan import Scanned
+from holter_monitor.offline.episodes import Trouble
+from holter_monitor.offline.scan import Scanned
 
 
 def incidents(runs: list[Scanned]) -> list[dict[str, Any]]:

@@ -6,12 +6,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from holter_monitor.episodes import Trouble
 from holter_monitor.imports.records import LogError
+from holter_monitor.offline.episodes import Trouble
+from holter_monitor.offline.scan import Scanned
+from holter_monitor.offline.traces import SHOWN
 from holter_monitor.report import words
 from holter_monitor.report.svg import chart
-from holter_monitor.scan import Scanned
-from holter_monitor.traces import SHOWN
 
 MAX_MARKS = 200
 """Incidents marked in one plot."""

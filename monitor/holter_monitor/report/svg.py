@@ -7,8 +7,8 @@ from math import isfinite, log10
 
 from markupsafe import Markup, escape
 
+from holter_monitor.offline.traces import Point
 from holter_monitor.report.words import number
-from holter_monitor.traces import Point
 
 WIDTH, HEIGHT = 760, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 8, 8, 20

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from holter_monitor.episodes import Trouble
 from holter_monitor.findings import Severity
 from holter_monitor.imports.records import LogError
+from holter_monitor.offline.episodes import Trouble
+from holter_monitor.offline.scan import Scanned
+from holter_monitor.offline.traces import Frame
 from holter_monitor.report.words import action, certainty, duration, extent, number, when
-from holter_monitor.scan import Scanned
-from holter_monitor.traces import Frame
 
 STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.CRITICAL: "bold red"}
 SHOWN_TROUBLES = 12

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from holter_monitor.episodes import Trouble
-from holter_monitor.scan import Scanned
+from holter_monitor.offline.episodes import Trouble
+from holter_monitor.offline.scan import Scanned
 
 _DURATIONS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 

@@ -6,7 +6,7 @@ from detector_streams import feed, ranked
 from holter_monitor.detectors.gpu_error import GpuError
 from holter_monitor.detectors.gpu_throttle import GpuThrottle
 from holter_monitor.findings import Severity
-from holter_monitor.steps import Topology
+from holter_monitor.stream.steps import Topology
 
 CLOCK, MASK, HEAT = "gpu_sm_clock_hertz", "gpu_throttle_reasons", "gpu_temperature_celsius"
 

@@ -6,7 +6,7 @@ from holter_monitor.detectors.disk_pressure import DiskPressure
 from holter_monitor.detectors.overdue import Overdue
 from holter_monitor.detectors.rank_disagreement import RankDisagreement
 from holter_monitor.findings import Severity
-from holter_monitor.steps import RunFacts, Sample, Step
+from holter_monitor.stream.steps import RunFacts, Sample, Step
 
 FREE, LATENCY = "host_disk_free_bytes./scratch", "host_disk_read_latency_seconds.nvme0n1"
 

@@ -9,7 +9,7 @@ from holter_monitor.detectors.rank_lost import RankLost
 from holter_monitor.detectors.restart_storm import RestartStorm
 from holter_monitor.engine import Engine
 from holter_monitor.findings import Severity
-from holter_monitor.steps import RunFacts
+from holter_monitor.stream.steps import RunFacts
 
 START = 1.7e9
 

@@ -16,7 +16,7 @@ from holter_monitor.detectors.loss_spike import LossSpike
 from holter_monitor.detectors.non_finite import NonFinite
 from holter_monitor.engine import Engine
 from holter_monitor.findings import Severity
-from holter_monitor.steps import RunFacts, Step
+from holter_monitor.stream.steps import RunFacts, Step
 
 FAMILY = (LossSpike, LossDivergence, LossShift, LossNoise, LossPlateau, NonFinite, GradExplosion, GradVanishing)
 

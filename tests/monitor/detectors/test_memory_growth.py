@@ -5,7 +5,7 @@ import pytest
 from detector_streams import feed, paced, ranked
 from holter_monitor.detectors.memory_growth import MemoryGrowth
 from holter_monitor.findings import Severity
-from holter_monitor.steps import Sample, Step
+from holter_monitor.stream.steps import Sample, Step
 
 RSS = "process_memory_rss_bytes"
 

@@ -6,7 +6,7 @@ from detector_streams import feed, ranked
 from holter_monitor.detectors.rank_data_wait import RankDataWait
 from holter_monitor.detectors.straggler import Straggler
 from holter_monitor.findings import Severity
-from holter_monitor.ranks import RankShift, span
+from holter_monitor.stream.ranks import RankShift, span
 
 
 def work(ranks=16, count=600, seed=0, noise=0.008):

@@ -5,7 +5,7 @@ import pytest
 from holter_monitor.detectors.reference_gap import ReferenceGap
 from holter_monitor.engine import Engine
 from holter_monitor.reference import build
-from holter_monitor.steps import RunFacts, Step
+from holter_monitor.stream.steps import RunFacts, Step
 
 TOKENS = 2_000_000
 REFERENCE_STEPS = 4_000

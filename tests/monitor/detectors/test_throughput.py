@@ -10,7 +10,7 @@ from holter_monitor.detectors.throughput_decline import ThroughputDecline
 from holter_monitor.detectors.throughput_drop import ThroughputDrop
 from holter_monitor.detectors.throughput_stalls import ThroughputStalls
 from holter_monitor.findings import Severity
-from holter_monitor.steps import Sample, Step
+from holter_monitor.stream.steps import Sample, Step
 
 JUDGES = (ThroughputDrop, ThroughputStalls, ThroughputDecline)
 

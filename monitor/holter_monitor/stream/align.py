@@ -15,7 +15,7 @@ import numpy as np
 from holter.frame import NODE_RANK, Event, Frame
 from numpy.typing import NDArray
 
-from holter_monitor.steps import MAX_RANKS, Mask, Sample, Step, Values
+from holter_monitor.stream.steps import MAX_RANKS, Mask, Sample, Step, Values
 
 SAMPLED = ("gpu_", "process_", "host_")
 """Prefixes of the metrics that a sampler took: their rows do not say that the rank has reached the step."""

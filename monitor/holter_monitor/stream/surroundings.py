@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from holter_monitor.steps import Sample, Step
+from holter_monitor.stream.steps import Sample, Step
 
 COMPUTE = "compute_seconds"
 CLOCK = "gpu_sm_clock_hertz"

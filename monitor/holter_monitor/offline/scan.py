@@ -12,15 +12,15 @@ from holter_monitor.detectors import DETECTORS
 from holter_monitor.diagnosis import Case, diagnose
 from holter_monitor.diagnosis.remedy import remedy
 from holter_monitor.engine import Engine
-from holter_monitor.episodes import Episodes, Trouble
 from holter_monitor.findings import Finding
 from holter_monitor.imports.files import LogFile, find
 from holter_monitor.imports.records import Importer, LogError
 from holter_monitor.imports.sequence import Sequence as StepSequence
 from holter_monitor.imports.sequence import SequenceError
+from holter_monitor.offline.episodes import Episodes, Trouble
+from holter_monitor.offline.traces import SHOWN, Trace
 from holter_monitor.reference import Reference
-from holter_monitor.steps import RunFacts, Step
-from holter_monitor.traces import SHOWN, Trace
+from holter_monitor.stream.steps import RunFacts, Step
 
 BESIDE_STEPS = 200
 """Incidents whose onsets are no further apart are each other's context."""

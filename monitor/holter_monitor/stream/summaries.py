@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holter_monitor.steps import Mask, Ranks, Step, Values
+from holter_monitor.stream.steps import Mask, Ranks, Step, Values
 
 
 @dataclass(frozen=True, slots=True)

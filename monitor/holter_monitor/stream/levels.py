@@ -8,8 +8,8 @@ from itertools import pairwise
 from math import exp, log
 from statistics import median
 
-from holter_monitor.pace import Beat
 from holter_monitor.stats import MAD_TO_SIGMA
+from holter_monitor.stream.pace import Beat
 
 
 @dataclass(kw_only=True)

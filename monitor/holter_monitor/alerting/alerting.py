@@ -14,16 +14,16 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from holter_monitor import incidents as machine
-from holter_monitor import reactions
+from holter_monitor.alerting import reactions
+from holter_monitor.alerting.notices import CANARY_PROJECT, Desk, Run
+from holter_monitor.alerting.policies import Policy
+from holter_monitor.alerting.silences import Silence
 from holter_monitor.diagnosis import Case, Signal, diagnose
 from holter_monitor.diagnosis.remedy import remedy
 from holter_monitor.diagnosis.symptoms import explains
 from holter_monitor.errors import MonitorError
 from holter_monitor.findings import Finding
 from holter_monitor.incidents import Change, Incident
-from holter_monitor.notices import CANARY_PROJECT, Desk, Run
-from holter_monitor.policies import Policy
-from holter_monitor.silences import Silence
 from holter_monitor.store import incident_rows as rows
 from holter_monitor.store import signals
 from holter_monitor.store.ports import SampleStore

@@ -9,17 +9,17 @@ from pathlib import Path
 import sqlalchemy as sa
 from holter.frame import Frame
 
-from holter_monitor.alerting import Alerting
-from holter_monitor.canary import Canary, Perch
+from holter_monitor.alerting.alerting import Alerting
+from holter_monitor.alerting.canary import Canary, Perch
+from holter_monitor.alerting.notices import CANARY_PROJECT, CANARY_RECEIVER
+from holter_monitor.alerting.policies import Policy, default_policy
+from holter_monitor.alerting.policy_files import load
+from holter_monitor.alerting.policy_watch import PolicyWatch
 from holter_monitor.errors import SettingsError
-from holter_monitor.notices import CANARY_PROJECT, CANARY_RECEIVER
 from holter_monitor.notify.http import client
 from holter_monitor.notify.outbox import Deliveries, Worker
 from holter_monitor.notify.receivers import notifier, workers
 from holter_monitor.plots import evidence_png
-from holter_monitor.policies import Policy, default_policy
-from holter_monitor.policy_files import load
-from holter_monitor.policy_watch import PolicyWatch
 from holter_monitor.store import evidence, runs
 from holter_monitor.store.control import Control
 from holter_monitor.store.outbox import SqlOutbox

@@ -6,8 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from holter_monitor.alerting.policies import Policy
 from holter_monitor.incidents import Incident
-from holter_monitor.policies import Policy
 from holter_monitor.store.tables import audit, runs
 
 _ACTOR = "policy"

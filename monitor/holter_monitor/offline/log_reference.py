@@ -10,12 +10,12 @@ import numpy as np
 
 from holter_monitor import reference
 from holter_monitor.imports.records import LogError
+from holter_monitor.offline.scan import opened, steps
 from holter_monitor.reference import Reference
-from holter_monitor.scan import opened, steps
 
 if TYPE_CHECKING:
-    from holter_monitor.scan import ScanSettings
-    from holter_monitor.steps import Step
+    from holter_monitor.offline.scan import ScanSettings
+    from holter_monitor.stream.steps import Step
 
 
 class NoReferenceError(ValueError):

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from holter_monitor.alerting.policies import Policy
+from holter_monitor.alerting.policy_files import load
 from holter_monitor.notify.receivers import notifier
-from holter_monitor.policies import Policy
-from holter_monitor.policy_files import load
 
 logger = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from holter_monitor.episodes import Trouble
 from holter_monitor.findings import KINDS
 from holter_monitor.imports.records import LogError
+from holter_monitor.offline.episodes import Trouble
 
 AFTER_RECORDS = 20
 QUIET_RECORDS = 20

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from holter.frame import Frame
 
 from holter_monitor.broadcast import Broadcast
+from holter_monitor.consumers.pipeline import BATCH_FRAMES, Consumer
 from holter_monitor.findings import Finding
 from holter_monitor.meters import Meters
-from holter_monitor.pipeline import BATCH_FRAMES, Consumer
 from holter_monitor.runs import Run
 from holter_monitor.store import records, runs, snapshots
 from holter_monitor.store.control import Control
@@ -55,7 +55,7 @@ class Bench(Protocol):
 
 
 class Alarm(Protocol):
-    """Findings → incidents and their notices (`holter_monitor.alerting.Alerting`)."""
+    """Findings → incidents and their notices (`holter_monitor.alerting.alerting.Alerting`)."""
 
     def apply(self, connection: sa.Connection, run: Run, findings: Sequence[Finding], now: float) -> None: ...
     def tick(self, connection: sa.Connection, now: float) -> int: ...

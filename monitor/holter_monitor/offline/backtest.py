@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
-from holter_monitor.episodes import Trouble
+from holter_monitor.alerting.policies import Policy
 from holter_monitor.imports.records import LogError
-from holter_monitor.labels import Judged, Label, judge
-from holter_monitor.policies import Policy
-from holter_monitor.scan import Scanned, ScanSettings, scan
+from holter_monitor.offline.episodes import Trouble
+from holter_monitor.offline.labels import Judged, Label, judge
+from holter_monitor.offline.scan import Scanned, ScanSettings, scan
 
 _DAY = 86400.0
 Teller: TypeAlias = Callable[[Trouble], bool]

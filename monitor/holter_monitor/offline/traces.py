@@ -11,8 +11,8 @@ from math import inf, isfinite, isnan
 import numpy as np
 
 from holter_monitor.diagnosis import Event, Signal
-from holter_monitor.episodes import Trouble
-from holter_monitor.steps import Step
+from holter_monitor.offline.episodes import Trouble
+from holter_monitor.stream.steps import Step
 
 SHOWN: tuple[str, ...] = (
     "loss",

@@ -10,7 +10,7 @@ from typing import Any, cast
 import yaml
 from pydantic import ValidationError
 
-from holter_monitor.policies import Policy, default_policy
+from holter_monitor.alerting.policies import Policy, default_policy
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 Check = Callable[[str, Mapping[str, Any]], object]

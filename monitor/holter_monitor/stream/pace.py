@@ -13,7 +13,7 @@ from math import exp, log
 from statistics import median
 
 from holter_monitor.stats import MAD_TO_SIGMA, SortedWindow
-from holter_monitor.steps import Step
+from holter_monitor.stream.steps import Step
 
 PAUSES = frozenset({"checkpoint", "eval", "resume", "stage"})
 """Declared events whose step, and the next one, may take as long as they like."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holter_monitor.stats import MAD_TO_SIGMA
-from holter_monitor.steps import Mask, Topology, Values
+from holter_monitor.stream.steps import Mask, Topology, Values
 
 Reals = NDArray[np.float64]
 Short = NDArray[np.float32]

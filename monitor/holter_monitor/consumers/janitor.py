@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from holter_monitor.consumers.pipeline import Consumer
 from holter_monitor.errors import MonitorError
-from holter_monitor.pipeline import Consumer
 from holter_monitor.store.ports import FrameLog
 
 logger = logging.getLogger(__name__)

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from holter_monitor import incidents as machine
+from holter_monitor.alerting.policies import Policy, Route
+from holter_monitor.alerting.silences import Silence, hiding
 from holter_monitor.findings import Severity
 from holter_monitor.incidents import Change, Incident
 from holter_monitor.notify.notice import Notice
-from holter_monitor.policies import Policy, Route
-from holter_monitor.silences import Silence, hiding
 from holter_monitor.store import incident_rows
 from holter_monitor.store.tables import outbox
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from holter_monitor.detection import Judge
+from holter_monitor.consumers.detection import Judge
 from holter_monitor.engine import Engine
 from holter_monitor.reference import Reference
 from holter_monitor.runs import Run
 from holter_monitor.snapshot import SnapshotError
-from holter_monitor.steps import RunFacts
+from holter_monitor.stream.steps import RunFacts
 
 logger = logging.getLogger(__name__)
 

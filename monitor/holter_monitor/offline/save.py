@@ -13,8 +13,8 @@ from typing import Any
 from holter_monitor.client import Client
 from holter_monitor.errors import ClientError
 from holter_monitor.imports.records import LogError
-from holter_monitor.scan import Scanned, ScanSettings, opened, source_of, steps
-from holter_monitor.steps import Step
+from holter_monitor.offline.scan import Scanned, ScanSettings, opened, source_of, steps
+from holter_monitor.stream.steps import Step
 
 BATCH_POINTS = 2_000
 ABSOLUTE = 1e8

@@ -1,0 +1,1 @@
+"""From findings to messages: policies, silences, notices, all decided in the transaction that commits what caused them."""

@@ -1,0 +1,1 @@
+"""Logs of earlier runs through the live engine: scan, save as a run, backtest against labels."""
