@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from holter_monitor import tokens
-from holter_monitor.api.parts import ANYBODY, Caller
+from holter_monitor.api.callers import ANYBODY, Caller
 from holter_monitor.errors import Problem, Unavailable
 from holter_monitor.store import tokens as rows
 from holter_monitor.store.control import Control

@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from holter_monitor.api import bodies, problems
-from holter_monitor.api.parts import ANYBODY, Caller, Parts
+from holter_monitor.api.callers import ANYBODY, Caller
+from holter_monitor.api.parts import Parts
 from holter_monitor.errors import Problem, Unavailable
 from holter_monitor.store.ports import Outcome
 

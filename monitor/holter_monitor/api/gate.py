@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from holter_monitor.api import bodies, problems
 from holter_monitor.api.access import Access
-from holter_monitor.api.parts import Caller
+from holter_monitor.api.callers import Caller
 from holter_monitor.errors import Problem, Unavailable
 from holter_monitor.settings import Settings
 

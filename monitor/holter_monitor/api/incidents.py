@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from holter_monitor.api import cursors
-from holter_monitor.api.parts import Caller, Parts, TheCaller, TheParts
+from holter_monitor.api.callers import Caller
+from holter_monitor.api.parts import Parts, TheCaller, TheParts
 from holter_monitor.api.shapes import ChangeShape, IncidentDetail, IncidentPage, IncidentShape, Shape
 from holter_monitor.errors import Problem
 from holter_monitor.store import incidents

@@ -16,7 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from holter_monitor import otlp
-from holter_monitor.api.parts import Caller, Parts, TheCaller, TheParts
+from holter_monitor.api.callers import Caller
+from holter_monitor.api.parts import Parts, TheCaller, TheParts
 from holter_monitor.errors import Problem
 from holter_monitor.store import runs
 

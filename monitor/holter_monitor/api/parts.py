@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import sqlalchemy as sa
 from fastapi import Depends, Request
 
 from holter_monitor.alerting.dispatch import Dispatch
 from holter_monitor.alerting.silences import Silence
+from holter_monitor.api.access import Access
+from holter_monitor.api.callers import ANYBODY, Caller
+from holter_monitor.api.known import KnownRuns
 from holter_monitor.broadcast import Broadcast
 from holter_monitor.consumers.janitor import Janitor
 from holter_monitor.consumers.pipeline import Consumer
@@ -24,12 +27,6 @@ from holter_monitor.store import runs
 from holter_monitor.store.control import Control
 from holter_monitor.store.ports import FrameLog, SampleStore
 from holter_monitor.store.rollups import Rollups
-
-if TYPE_CHECKING:
-    from holter_monitor.api.access import Access
-    from holter_monitor.api.known import KnownRuns
-
-SCOPES = ("write", "read", "operate")
 
 
 class Operator(Protocol):
@@ -62,30 +59,6 @@ class Parts:
     janitor: Janitor
     rollups: Rollups = field(default_factory=Rollups)
     clock: Callable[[], float] = time.time
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who is asking: a token's name, what it may do, and in which project ("*": all)."""
-
-    name: str
-    scopes: frozenset[str]
-    project: str = "*"
-
-    def may(self, scope: str, project: str | None = None) -> bool:
-        return scope in self.scopes and (project is None or self.project in ("*", project))
-
-    @property
-    def is_anonymous(self) -> bool:
-        return self is ANYBODY
-
-    @property
-    def projects(self) -> list[str] | None:
-        return None if self.project == "*" else [self.project]
-
-
-ANYBODY = Caller("anonymous", frozenset(SCOPES))
-"""On loopback, as long as no token was made."""
 
 
 def parts_of(request: Request) -> Parts:

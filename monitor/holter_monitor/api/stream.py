@@ -12,7 +12,8 @@ from holter.frame import finite
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from holter_monitor.api.parts import Caller, Parts, TheCaller, TheParts
+from holter_monitor.api.callers import Caller
+from holter_monitor.api.parts import Parts, TheCaller, TheParts
 from holter_monitor.errors import Problem
 
 router = APIRouter(prefix="/api/v1", tags=["stream"])
