@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from holter.frame import Event
@@ -12,61 +12,17 @@ from numpy.typing import NDArray
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stream.ranks import named
 from holter_monitor.stream.steps import Step, Topology
-
-
-class Xid(NamedTuple):
-    meaning: str
-    severity: Severity
-    action: str
-
-
-PROGRAM = "look at the program first: an illegal access or a kernel fault gives this on healthy hardware"
-RESET = "drain the node and reset the GPU"
-REPLACE = "drain the node, run dcgmi diag -r 3, replace the GPU if it comes again"
-XIDS: dict[int, Xid] = {
-    13: Xid("graphics engine exception", Severity.WARNING, PROGRAM),
-    31: Xid("GPU memory page fault", Severity.WARNING, PROGRAM),
-    32: Xid("invalid or corrupted push buffer stream", Severity.WARNING, REPLACE),
-    38: Xid("driver firmware error", Severity.WARNING, RESET),
-    43: Xid("GPU stopped processing", Severity.WARNING, PROGRAM),
-    45: Xid("preemptive cleanup, the consequence of another error", Severity.INFO, "look for the error before it"),
-    48: Xid("double-bit ECC error", Severity.CRITICAL, REPLACE),
-    61: Xid("internal micro-controller breakpoint", Severity.CRITICAL, RESET),
-    62: Xid("internal micro-controller halt", Severity.CRITICAL, RESET),
-    63: Xid("row remapping or page retirement recorded", Severity.WARNING, "reset the GPU at the next occasion, the row is replaced then"),
-    64: Xid("row remapping or page retirement failed", Severity.CRITICAL, REPLACE),
-    68: Xid("NVDEC0 exception", Severity.WARNING, PROGRAM),
-    69: Xid("graphics engine class error", Severity.WARNING, PROGRAM),
-    74: Xid("NVLink error", Severity.CRITICAL, REPLACE),
-    79: Xid(
-        "GPU has fallen off the bus",
-        Severity.CRITICAL,
-        "drain the node, power-cycle it, check PCIe and power; replace the GPU if it comes again",
-    ),
-    92: Xid("high single-bit ECC error rate", Severity.WARNING, REPLACE),
-    94: Xid("contained ECC error", Severity.WARNING, "the program that hit it is lost; restart it, reset the GPU at the next occasion"),
-    95: Xid("uncontained ECC error", Severity.CRITICAL, RESET),
-    109: Xid("context switch timeout", Severity.CRITICAL, RESET),
-    119: Xid("GSP firmware timeout", Severity.CRITICAL, RESET),
-    120: Xid("GSP firmware error", Severity.CRITICAL, RESET),
-    121: Xid("C2C link error", Severity.WARNING, RESET),
-    140: Xid("unrecovered ECC error", Severity.CRITICAL, REPLACE),
-    143: Xid("GPU initialisation error", Severity.CRITICAL, RESET),
-    149: Xid("NVLink fatal error", Severity.CRITICAL, REPLACE),
-    154: Xid("GPU recovery action changed", Severity.WARNING, "do what nvidia-smi names as recovery action"),
-}
-"""NVIDIA, "XID errors" (docs.nvidia.com/deploy/xid-errors); the severity is ours: critical where the job cannot go on without an operator."""
-UNKNOWN = Xid("unknown XID", Severity.WARNING, "look it up in NVIDIA's XID catalogue")
+from holter_monitor.xids import MEMORY, UNKNOWN, XIDS, Xid
 
 COUNTERS: dict[str, tuple[str, float, Severity, str]] = {
-    "gpu_ecc_uncorrected_total": ("uncorrected memory errors", 1, Severity.CRITICAL, REPLACE),
+    "gpu_ecc_uncorrected_total": ("uncorrected memory errors", 1, Severity.CRITICAL, MEMORY),
     "gpu_remapped_rows_total": (
         "remapped memory rows",
         1,
         Severity.WARNING,
-        "reset the GPU at the next occasion, the row is replaced then",
+        "reset the GPU at the next occasion: the row is replaced then",
     ),
-    "gpu_ecc_corrected_total": ("corrected memory errors", 100, Severity.WARNING, "watch it; " + REPLACE),
+    "gpu_ecc_corrected_total": ("corrected memory errors", 100, Severity.WARNING, "watch it; " + MEMORY),
     "gpu_nvlink_errors_total": ("NVLink errors", 100, Severity.WARNING, "run dcgmi diag -r 3 on the node"),
     "gpu_pcie_replays_total": ("PCIe replays", 1000, Severity.WARNING, "check the riser and the PCIe link width"),
 }
@@ -119,7 +75,7 @@ class GpuError:
             return None
         attrs, rank, step = event.get("attrs") or {}, event.get("rank"), event.get("step")
         code = attrs.get("xid")
-        xid = XIDS.get(code, UNKNOWN) if isinstance(code, int) else Xid("GPU error", Severity.WARNING, REPLACE)
+        xid = XIDS.get(code, UNKNOWN) if isinstance(code, int) else Xid("GPU error", Severity.WARNING, MEMORY)
         if "off the bus" in str(attrs.get("text", "")).lower():
             xid, code = XIDS[79], 79
         where = topology.nodes([rank]) if isinstance(rank, int) else ()

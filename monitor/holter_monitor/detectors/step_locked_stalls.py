@@ -40,6 +40,8 @@ class StepLockedStalls:
     """Probability of so many coincidences below which they are none."""
     least_cost: float = 0.01
     """Share of the shared steps' time that the recurring stalls must cost."""
+    settle_records: int = 100
+    """A count that has grown is told again when it has doubled, and at the latest so many records after it was last told."""
     pace: Pace = field(init=False, default_factory=Pace)
     now: Trail = field(init=False, default_factory=lambda: Trail(""))
     earlier: list[Trail] = field(init=False, default_factory=list)
@@ -47,6 +49,7 @@ class StepLockedStalls:
     seconds: float = field(init=False, default=0.0)
     matched: list[int] = field(init=False, default_factory=list)
     said: int = field(init=False, default=0)
+    said_record: int = field(init=False, default=0)
     attempts: int = field(init=False, default=1)
 
     def observe(self, step: Step) -> Finding | None:
@@ -58,7 +61,7 @@ class StepLockedStalls:
         self.now.last = step.number
         beat = self.pace.observe(step)
         if beat is None or beat.stall is None or beat.stall.excused or beat.ratio < self.least_ratio or self.pace.run_of_stalls >= 20:
-            return None
+            return self._retell(step.number) if 0 < self.said < len(self.matched) else None
         if len(self.now.steps) < KEPT:
             self.now.steps.append(step.number)
         return self._compare(step.number, beat.ratio - 1.0, beat.stall.seconds) if self.earlier else None
@@ -81,13 +84,19 @@ class StepLockedStalls:
         self.matched.append(step)
         self.excess += excess
         self.seconds += seconds
-        if len(self.matched) < max(3, 2 * self.said) and self.said != 0:
-            return None
+        if self.said and len(self.matched) < 2 * self.said:
+            return self._retell(step)
         records, then, stalls, probability = self._odds()
         if len(self.matched) < 3 or probability > self.chance or self.excess < self.least_cost * records:
             return None
-        self.said = len(self.matched)
-        return self._finding(step, records, then, stalls, probability)
+        return self._tell(step, (records, then, stalls, probability))
+
+    def _retell(self, step: int) -> Finding | None:
+        return self._tell(step, self._odds()) if self.now.records - self.said_record >= self.settle_records else None
+
+    def _tell(self, step: int, odds: tuple[int, int, int, float]) -> Finding:
+        self.said, self.said_record = len(self.matched), self.now.records
+        return self._finding(step, *odds)
 
     def _odds(self) -> tuple[int, int, int, float]:
         """`(shared records, earlier stalls among them, stalls now, probability of the matches by chance)`."""

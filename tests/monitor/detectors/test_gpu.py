@@ -79,6 +79,12 @@ def xid(code, rank=9, step=40, **attrs):
         (48, Severity.CRITICAL, "double-bit ECC"),
         (31, Severity.WARNING, "look at the program first"),
         (45, Severity.INFO, "consequence"),
+        (63, Severity.INFO, "next reset of the GPU"),
+        (64, Severity.CRITICAL, "GPU memory remapping failure"),
+        (94, Severity.WARNING, "contained memory error"),
+        (95, Severity.CRITICAL, "reset the GPU"),
+        (119, Severity.CRITICAL, "GSP RPC timeout"),
+        (149, Severity.CRITICAL, "nvidia-smi nvlink"),
         (9999, Severity.WARNING, "unknown XID"),
     ],
 )

@@ -181,6 +181,22 @@ def test_the_playbook_s_stalls_recur_at_the_same_steps_in_the_second_attempt():
     assert last["expected_by_chance"] < 1.2
 
 
+def test_the_count_of_recurring_stalls_is_up_to_date_while_the_run_goes_on():
+    """Seen in the playbook's trace: told at each doubling only, a live incident stood at 24 while 40 had recurred."""
+    rng = np.random.default_rng(5)
+    at = 300 + rng.choice(900, 30, replace=False)
+    attempts = []
+    for name in ("1", "2"):
+        seconds = calm(1500, seed=int(name))
+        seconds[at] *= 10
+        attempts += list(paced(seconds, attempt=name))
+    detector = StepLockedStalls()
+    live = [finding for step in attempts if (finding := detector.observe(step))]
+    assert live[0].detected_step == sorted(at)[2]
+    assert live[-1].evidence["recurring"] == 30 and live[-1].detected_step <= max(at) + 100
+    assert len(live) <= 14 and len({finding.onset_step for finding in live}) == 1
+
+
 def test_stalls_at_other_steps_of_the_next_attempt_are_not_step_locked():
     rng = np.random.default_rng(11)
     attempts = []
