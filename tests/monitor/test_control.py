@@ -12,15 +12,18 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from holter.frame import Frame, encode
 from holter_monitor.errors import Unavailable
 from holter_monitor.store import audit, incidents, records, runs, snapshots, tokens
-from holter_monitor.store.control import open_control
+from holter_monitor.store.control import MIGRATIONS, open_control
 from holter_monitor.store.ports import Entry
 from holter_monitor.store.tables import incidents as incident_rows
 from holter_monitor.store.tables import metadata, step_summaries
+from holter_monitor.store.tables import runs as run_rows
 from holter_monitor.store.upserts import insert_new
 
 BINARIES = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
@@ -214,3 +217,28 @@ def test_an_upgrade_copies_the_file_first(tmp_path):
     old.close()
     with pytest.raises(Exception, match="0000"):  # no such version: the upgrade fails after the copy was made
         open_control(f"sqlite:///{path}")
+
+
+def test_the_first_schema_is_upgraded_with_its_summaries(url):
+    """A store of the first version keeps its rows, and on SQLite loses the rowid of its largest table."""
+    engine = open_control(url).engine
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    row = {"run": "r", "metric": "loss", "attempt": "a1", "step": 4, "at": 1.0, "count": 1, "mean": 1.5, "non_finite": 0}
+    with engine.execution_options(holter_write=True).begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+        connection.execute(run_rows.insert(), {"id": "r", "project": "p", "name": "n", "created_at": 0.0, "updated_at": 0.0})
+        connection.execute(step_summaries.insert(), row)
+    engine.dispose()
+    control = open_control(url)
+    with control.read() as connection:
+        assert dict(connection.execute(sa.select(step_summaries)).mappings().one()).items() >= row.items()
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        if connection.dialect.name == "sqlite":
+            made = connection.scalar(sa.text("SELECT sql FROM sqlite_master WHERE name = 'step_summaries'"))
+            assert made.strip().endswith("WITHOUT ROWID")
+    control.close()
+    if url.startswith("sqlite"):
+        folder = Path(url.removeprefix("sqlite:///")).parent
+        assert len(list(folder.glob("control.sqlite.0001.*.backup"))) == 1

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 from collector import Collector, frame
-from holter_monitor.store import tables
-from holter_monitor.store.rollups import Buckets, Rollups, Source, read
+from holter_monitor.store import rollups, tables
+from holter_monitor.store.control import open_control
+from holter_monitor.store.rolling import Roller
+from holter_monitor.store.rollups import Buckets, Source
+from holter_monitor.store.upserts import insert_new
 
 
 def fill(served: Collector, run: str, steps: range, *, attempt: str = "a1", start: float = 1_700_000_000.0, **metrics) -> None:
@@ -134,29 +138,103 @@ def test_the_picture_of_an_incident_is_a_png(served: Collector) -> None:
     assert served.http.get("/api/v1/incidents/nope/plot.png").status_code == 404
 
 
-def test_blocks_kept_in_memory_say_what_the_store_says(tmp_path) -> None:
-    """Wide buckets from the rollups equal one scan, also after the run went on, at ragged ends and over a NaN."""
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'c.sqlite'}")
-    tables.metadata.create_all(engine)
-    rollups, source = Rollups(), Source("r", "loss", "a")
+def summaries(first: int, last: int, metric: str = "step_time_seconds") -> list[dict]:
+    steps = [(step, None if step % 500 == 7 else 1 + (step * 37 % 101) / 100) for step in range(first, last + 1) if step % 997]
+    same = {"run": "r", "metric": metric, "attempt": "a", "count": 2, "min_rank": 0, "max_rank": 1, "median": 1.0}
+    return [
+        {**same, "step": s, "at": float(s), "mean": v, "min": v, "max": v and v + 1, "non_finite": 2 if v is None else 0} for s, v in steps
+    ]
 
-    def add(connection: sa.Connection, first: int, last: int) -> None:
-        rows = [(step, None if step % 500 == 7 else 1 + (step * 37 % 101) / 100) for step in range(first, last + 1)]
-        same = {"run": "r", "metric": "loss", "attempt": "a", "count": 2}
-        connection.execute(
-            tables.step_summaries.insert(),
-            [
-                {**same, "step": s, "at": float(s), "mean": v, "min": v, "max": v and v + 1, "non_finite": 2 if v is None else 0}
-                for s, v in rows
-            ],
-        )
 
-    with engine.begin() as connection:
+@pytest.fixture
+def store(tmp_path):
+    control = open_control(f"sqlite:///{tmp_path / 'c.sqlite'}")
+    with control.write() as connection:
         connection.execute(tables.runs.insert(), {"id": "r", "project": "p", "name": "n", "created_at": 0.0, "updated_at": 0.0})
-        for first, last in ((3, 2_000), (2_001, 2_100), (2_101, 9_999)):
-            add(connection, first, last)
-            for low, high in ((3, last), (70, last - 13), (100, 130), (last - 5, last)):
-                wide = rollups.buckets(connection, source, low, high, width=128, base=2.5)
-                plain = read(connection, source, low, high, width=128, base=2.5)
-                for name in Buckets.__slots__:
-                    np.testing.assert_allclose(getattr(wide, name), getattr(plain, name), err_msg=f"{name} {low}–{high} of {last}")
+    yield control
+    control.close()
+
+
+def check(connection: sa.Connection, last: int) -> None:
+    """Wide buckets from the blocks equal one scan of the summaries; so do the single steps."""
+    source = Source("r", "step_time_seconds", "a")
+    for low, high in ((3, last), (70, last - 13), (100, 130), (last - 5, last)):
+        for width in (128, 1_024, 4_096):
+            wide = rollups.buckets(connection, source, low, high, width=width)
+            plain = rollups.read(connection, source, low, high, width=width)
+            for name in Buckets.__slots__:
+                np.testing.assert_allclose(getattr(wide, name), getattr(plain, name), err_msg=f"{name} {low}–{high} of {last} by {width}")
+        steps, seconds = rollups.durations(connection, source, low, high)
+        rows = [row for row in summaries(low, min(high, last)) if row["max"] is not None]
+        assert (steps.tolist(), seconds.tolist()) == ([row["step"] for row in rows], [row["max"] for row in rows])
+
+
+def test_rolled_blocks_say_what_the_summaries_say(store) -> None:
+    """Also after the run went on, after a restart (a new roller), at ragged ends and over a NaN."""
+    roller, begun = Roller(), 3
+    for last in (60, 2_000, 2_100, 2_175, 9_999):
+        for first in range(begun, last + 1, 500):
+            rows = summaries(first, min(first + 499, last))
+            with store.write() as connection:
+                insert_new(connection, tables.step_summaries, rows)
+                roller.roll(connection, rows)
+        begun, roller = last + 1, Roller() if last == 2_100 else roller
+        with store.read() as connection:
+            check(connection, last)
+            assert rollups.rolled_end(connection, Source("r", "step_time_seconds", "a")) == last // 64 * 64
+
+
+def test_a_straggler_s_step_changes_the_block_it_belongs_to(store) -> None:
+    roller, rows = Roller(), summaries(0, 9_000)
+    late = {100, 101, 3_000, 8_990}
+    for part in ([row for row in rows if row["step"] not in late], [row for row in rows if row["step"] in late]):
+        for start in range(0, len(part), 1_000):
+            with store.write() as connection:
+                insert_new(connection, tables.step_summaries, part[start : start + 1_000])
+                roller.roll(connection, part[start : start + 1_000])
+    with store.read() as connection:
+        check(connection, 9_000)
+
+
+def test_a_store_from_before_the_blocks_is_read_and_catches_up_piece_by_piece(store) -> None:
+    rows = summaries(0, 6_000)
+    with store.write() as connection:
+        insert_new(connection, tables.step_summaries, rows)
+    with store.read() as connection:
+        check(connection, 6_000)
+    ends = []
+    for step in range(6_001, 6_009):
+        with store.write() as connection:
+            insert_new(connection, tables.step_summaries, summaries(step, step))
+            Roller().roll(connection, summaries(step, step))
+            ends.append(rollups.rolled_end(connection, Source("r", "step_time_seconds", "a")))
+            check(connection, step)
+    assert ends[0] < 1_100 and ends == sorted(ends) and ends[-1] == 6_008 // 64 * 64
+
+
+def test_steps_that_are_far_apart_cost_no_more_than_near_ones(store) -> None:
+    roller, source = Roller(), Source("r", "step_time_seconds", "a")
+    (one,) = summaries(1, 1)
+    for step in (5, 10**6, 10**12, 4 * 10**18):
+        with store.write() as connection:
+            insert_new(connection, tables.step_summaries, [one | {"step": step}])
+            roller.roll(connection, [one | {"step": step}])
+    with store.read() as connection:
+        found = rollups.buckets(connection, source, 0, 4 * 10**18, width=4_096)
+        assert found.step.tolist() == [5, 10**6, 10**12, 4 * 10**18]
+
+
+def test_a_rolled_transaction_that_failed_is_rolled_again(store) -> None:
+    roller = Roller()
+    rows = summaries(0, 300)
+    with suppress(ZeroDivisionError), store.write() as connection:
+        insert_new(connection, tables.step_summaries, rows)
+        roller.roll(connection, rows)
+        raise ZeroDivisionError
+    roller.forget()
+    with store.write() as connection:
+        assert rollups.rolled_end(connection, Source("r", "step_time_seconds", "a")) == 0
+        insert_new(connection, tables.step_summaries, rows)
+        roller.roll(connection, rows)
+        check(connection, 300)
+        assert rollups.rolled_end(connection, Source("r", "step_time_seconds", "a")) == 256

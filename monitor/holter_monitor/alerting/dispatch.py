@@ -24,7 +24,7 @@ from holter_monitor.store import evidence, runs
 from holter_monitor.store.control import Control
 from holter_monitor.store.outbox import SqlOutbox
 from holter_monitor.store.ports import SampleStore
-from holter_monitor.store.tables import incidents, outbox, run_events, step_summaries
+from holter_monitor.store.tables import incidents, outbox, run_events, step_rollups, step_summaries
 
 SWEEP_SECONDS = 600.0
 
@@ -107,5 +107,6 @@ class Dispatch:
             connection.execute(outbox.delete().where(outbox.c.incident.in_(gone)))
             connection.execute(incidents.delete().where(incidents.c.id.in_(gone)))
             run = self.canary.run if self.canary is not None else ""
-            connection.execute(step_summaries.delete().where(step_summaries.c.run == run, step_summaries.c.at < old))
+            for table in (step_summaries, step_rollups):
+                connection.execute(table.delete().where(table.c.run == run, table.c.at < old))
             connection.execute(run_events.delete().where(run_events.c.run == run, run_events.c.at < old))

@@ -12,7 +12,7 @@ from holter_monitor.api.parts import TheCaller, TheParts, visible_run
 from holter_monitor.api.shapes import Shape
 from holter_monitor.store import curves
 from holter_monitor.store.curves import Reader
-from holter_monitor.store.rollups import BLOCK
+from holter_monitor.store.rollups import WIDTHS
 
 router = APIRouter(prefix="/api/v1", tags=["series"])
 MAX_METRICS = 20
@@ -71,7 +71,7 @@ def get_curves(
         along = curves.stretches(connection, run, from_step, to_step)
         first = along[0].first if along else from_step or 0
         last = along[-1].last if along else first
-        reader = Reader(connection, run, along, curves.width_of(along, max_points), parts.rollups)
+        reader = Reader(connection, run, along, curves.width_of(along, max_points))
         found = {name: reader.curve(name) for name in wanted}
         total = _tokens(reader, from_step) if "tokens" in wanted else ([], [])
         lost = reader.lost() if "step_time_seconds" in wanted else _NOTHING_LOST
@@ -97,7 +97,7 @@ def _tokens(reader: Reader, from_step: int | None) -> tuple[list[int], list[floa
     before = 0.0
     if from_step and reader.along:
         earlier = curves.stretches(reader.connection, reader.run, None, reader.along[0].first - 1)
-        _, values = dataclasses.replace(reader, along=earlier, width=BLOCK).total("tokens")
+        _, values = dataclasses.replace(reader, along=earlier, width=WIDTHS[-1]).total("tokens")
         before = values[-1] if values else 0.0
     steps, values = reader.total("tokens")
     return steps, [before + value for value in values]

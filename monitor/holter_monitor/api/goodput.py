@@ -30,7 +30,7 @@ class GoodputShape(Shape):
 def get_goodput(run: str, parts: TheParts, caller: TheCaller) -> GoodputShape:
     with parts.control.read() as connection:
         visible_run(connection, run, caller)
-        found = goodput.of(connection, run, parts.rollups)
+        found = goodput.of(connection, run)
     if found is None:
         return GoodputShape(run=run, goodput=None, **{field.name: None for field in dataclasses.fields(goodput.Goodput)})
     return GoodputShape(run=run, goodput=found.goodput, **dataclasses.asdict(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import sqlalchemy as sa
@@ -26,7 +26,6 @@ from holter_monitor.settings import Settings
 from holter_monitor.store import runs
 from holter_monitor.store.control import Control
 from holter_monitor.store.ports import FrameLog, SampleStore
-from holter_monitor.store.rollups import Rollups
 
 
 class Operator(Protocol):
@@ -57,7 +56,6 @@ class Parts:
     dispatch: Dispatch
     consumers: list[Consumer]
     janitor: Janitor
-    rollups: Rollups = field(default_factory=Rollups)
     clock: Callable[[], float] = time.time
 
 

@@ -23,6 +23,7 @@ from holter_monitor.runs import Run
 from holter_monitor.store import records, runs, snapshots
 from holter_monitor.store.control import Control
 from holter_monitor.store.ports import Entry, FrameLog
+from holter_monitor.store.rolling import Roller
 from holter_monitor.store.tables import step_summaries
 from holter_monitor.store.upserts import insert_new
 
@@ -79,7 +80,7 @@ class Detection(Consumer):
     ) -> None:
         super().__init__(log, meters)
         self._control, self._bench, self._alarm, self._wake, self._broadcast = control, bench, alarm, wake, broadcast
-        self._records = records.Records()
+        self._records, self._roller = records.Records(), Roller()
         self._runs: dict[str, Run] = {}
         self._judges: dict[str, Judge] = {}
         self._fed_at: dict[str, float] = {}
@@ -123,6 +124,7 @@ class Detection(Consumer):
             self._commit(effects)
         except BaseException:
             self._records.forget()
+            self._roller.forget()
             raise
         self._pending = None
         self._announce(effects)
@@ -174,6 +176,7 @@ class Detection(Consumer):
                 self._take_summaries(run, effects)
                 effects.finished.add(run)
             insert_new(connection, step_summaries, effects.summaries)
+            self._roller.roll(connection, effects.summaries)
             for run, findings in effects.findings.items():
                 self._alarm.apply(connection, self._run_of(run), findings, now)
             records.commit(connection, effects.entries[-1].offset, now)

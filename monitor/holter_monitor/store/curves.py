@@ -6,22 +6,20 @@ A restart repeats steps. Along the run a step's newest attempt counts, so an att
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
-from holter_monitor.store.rollups import BLOCK, Buckets, Rollups, Source
-from holter_monitor.store.tables import attempts, step_summaries
+from holter_monitor.store import rollups
+from holter_monitor.store.rollups import STEP_TIME, WIDTHS, Buckets, Source
+from holter_monitor.store.tables import attempts
 
-SAMPLE = 1_001
-"""Steps that the base of the step time is taken from; a median of so many is good to some 4 % of the spread."""
 STARTING = 20
 """Steps at the begin of an attempt that are not judged: compilation and cold caches make them slow (as `pace.Pace.warmup_records`)."""
-STEP_TIME = "step_time_seconds"
-ROW = step_summaries.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +60,20 @@ class Reader:
     run: str
     along: Sequence[Stretch]
     width: int
-    rollups: Rollups
 
-    def _buckets(self, metric: str, along: Sequence[Stretch], base: float | None = None) -> Iterator[Buckets]:
-        for stretch in along:
+    def _buckets(self, metric: str) -> Iterator[Buckets]:
+        for stretch in self.along:
             source = Source(self.run, metric, stretch.attempt)
-            yield self.rollups.buckets(self.connection, source, stretch.first, stretch.last, width=self.width, base=base)
+            yield rollups.buckets(self.connection, source, stretch.first, stretch.last, width=self.width)
 
     def curve(self, metric: str) -> dict[str, list[Any]]:
         """Columns `step, time, mean, min, max, non_finite`, one entry a bucket; a spike of one step stays in `min` and `max`."""
         found: dict[str, list[Any]] = {name: [] for name in ("step", "time", "mean", "min", "max", "non_finite")}
-        for buckets in self._buckets(metric, self.along):
+        for buckets in self._buckets(metric):
             with np.errstate(invalid="ignore", divide="ignore"):
                 mean = buckets.sum_mean / buckets.count
             found["step"] += buckets.step.tolist()
-            found["time"] += buckets.time.tolist()
+            found["time"] += buckets.at.tolist()
             for name, values in (("mean", mean), ("min", buckets.min), ("max", buckets.max)):
                 found[name] += [None if math.isnan(value) else value for value in values.tolist()]
             found["non_finite"] += buckets.non_finite.astype(int).tolist()
@@ -84,55 +81,46 @@ class Reader:
 
     def total(self, metric: str) -> tuple[list[int], list[float]]:
         """The first step of each bucket and the sum of `metric` over all ranks and steps up to the bucket's end (tokens seen)."""
-        return self._summed(self._buckets(metric, self.along), "amount")
+        found = list(self._buckets(metric))
+        amounts = [buckets.amount for buckets in found]
+        steps = [step for buckets in found for step in buckets.step.tolist()]
+        return steps, (np.cumsum(np.concatenate(amounts)).tolist() if amounts else [])
 
     def lost(self) -> dict[str, Any]:
         """Seconds lost so far to steps that took longer than the run's median step, and their share of all the time spent in steps. An attempt's
         first `STARTING` steps are left out."""
-        settled = [Stretch(s.attempt, max(s.first, s.begun + STARTING), s.last, s.begun) for s in self.along]
-        base = median(self.connection, self.run, STEP_TIME, settled)
+        pieces = [times(self.connection, self.run, stretch) for stretch in settled(self.along)]
+        base = median([seconds for _, seconds in pieces])
         if base is None:
             return {"step": [], "seconds": [], "share": None, "base": None}
-        steps, seconds = self._summed(self._buckets(STEP_TIME, settled, base), "excess")
-        spent = self.spent(settled)
-        return {"step": steps, "seconds": seconds, "share": seconds[-1] / spent if seconds and spent else None, "base": base}
+        kept = [(step, seconds) for step, seconds in pieces if len(step)]
+        starts = [np.flatnonzero(np.diff(step // self.width, prepend=-1)) for step, _ in kept]
+        excess = [np.add.reduceat(np.maximum(seconds - base, 0.0), at) for (_, seconds), at in zip(kept, starts, strict=True)]
+        lost = np.cumsum(np.concatenate(excess))
+        spent = sum(float(seconds.sum()) for _, seconds in kept)
+        steps = np.concatenate([step[at] for (step, _), at in zip(kept, starts, strict=True)])
+        return {"step": steps.tolist(), "seconds": lost.tolist(), "share": float(lost[-1]) / spent if spent else None, "base": base}
 
-    def spent(self, along: Sequence[Stretch]) -> float:
-        """Wall seconds in the steps of the stretches: a step lasts as long as its slowest rank."""
-        return sum(float(buckets.longest.sum()) for buckets in self._buckets(STEP_TIME, along))
 
-    def excess(self, along: Sequence[Stretch], base: float) -> float:
-        """Wall seconds of these steps beyond `base`, each."""
-        return sum(float(buckets.excess.sum()) for buckets in self._buckets(STEP_TIME, along, base))
+def settled(along: Sequence[Stretch]) -> list[Stretch]:
+    """The stretches without their attempts' first steps."""
+    return [Stretch(s.attempt, max(s.first, s.begun + STARTING), s.last, s.begun) for s in along]
 
-    @staticmethod
-    def _summed(pieces: Iterable[Buckets], column: str) -> tuple[list[int], list[float]]:
-        steps: list[int] = []
-        values: list[float] = []
-        for buckets in pieces:
-            so_far = values[-1] if values else 0.0
-            steps += buckets.step.tolist()
-            values += (so_far + np.cumsum(getattr(buckets, column))).tolist()
-        return steps, values
+
+def times(connection: sa.Connection, run: str, stretch: Stretch) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The stretch's steps and how long each took: as long as its slowest rank."""
+    return rollups.durations(connection, Source(run, STEP_TIME, stretch.attempt), stretch.first, stretch.last)
+
+
+def median(pieces: Sequence[NDArray[Any]]) -> float | None:
+    values = np.concatenate([*pieces, np.zeros(0)])
+    return float(np.partition(values, len(values) // 2)[len(values) // 2]) if len(values) else None
 
 
 def width_of(along: Sequence[Stretch], points: int) -> int:
-    """Steps in a bucket, so that there are at most `points`; a wide one is a multiple of the rollups' block."""
+    """Steps in a bucket, so that there are at most `points`; a wide one is a multiple of the widest block that it holds."""
     if not along:
         return 1
     width = max(1, -(-(along[-1].last - along[0].first + 1) // points))
-    return width if width < BLOCK else -(-width // BLOCK) * BLOCK
-
-
-def median(connection: sa.Connection, run: str, metric: str, along: Sequence[Stretch]) -> float | None:
-    """Of every n-th step: the stride is odd, so that it does not beat with what recurs every 2, 10 or 100 steps."""
-    steps = sum(max(0, stretch.last - stretch.first + 1) for stretch in along)
-    stride = max(1, steps // SAMPLE) | 1
-    values: list[float] = []
-    for stretch in along:
-        chosen = list(range(stretch.first, stretch.last + 1, stride))
-        mine = (ROW.run == run, ROW.metric == metric, ROW.attempt == stretch.attempt)
-        for start in range(0, len(chosen), 500):  # SQLite's limit on variables is a thousand in old versions
-            query = sa.select(ROW.max).where(*mine, ROW.step.in_(chosen[start : start + 500]))
-            values += [value for value in connection.execute(query).scalars() if value is not None]
-    return sorted(values)[len(values) // 2] if values else None
+    level = max((level for level in WIDTHS if level <= width), default=1)
+    return -(-width // level) * level

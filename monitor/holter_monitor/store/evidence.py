@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from holter_monitor.plots import Series
 from holter_monitor.store import curves
-from holter_monitor.store.rollups import Rollups
 
 COMPANION = {"loss": "grad_norm", "grad_norm": "loss", "tokens_per_second": "data_wait_seconds", "step_time_seconds": "data_wait_seconds"}
 AROUND = 150
@@ -35,7 +34,7 @@ def series(connection: sa.Connection, incident: Mapping[Any, Any]) -> list[Serie
     along = curves.stretches(connection, incident["run"], first, last)
     if not along:
         return []
-    reader = curves.Reader(connection, incident["run"], along, curves.width_of(along, POINTS), Rollups())
+    reader = curves.Reader(connection, incident["run"], along, curves.width_of(along, POINTS))
     metric = incident["metric"] or "loss"
     names = [metric, COMPANION[metric]] if metric in COMPANION else [metric]
     found = [(name, reader.curve(name)) for name in names]

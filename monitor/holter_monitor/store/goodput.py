@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from holter_monitor.store import curves
-from holter_monitor.store.curves import STARTING, STEP_TIME, Reader, Stretch
-from holter_monitor.store.rollups import BLOCK, Rollups
+from holter_monitor.store.curves import Stretch
+from holter_monitor.store.rollups import STEP_TIME
 from holter_monitor.store.tables import attempts, step_summaries
 
 ROW = step_summaries.c
@@ -48,25 +51,30 @@ class _Life:
     end: float
     starting: float
     """Seconds before its first step."""
-    spent: float
-    """Seconds in all its steps."""
+    step: NDArray[Any]
+    seconds: NDArray[Any]
+    """How long each step took."""
+
+    def within(self, stretch: Stretch) -> NDArray[Any]:
+        return self.seconds[np.searchsorted(self.step, stretch.first) : np.searchsorted(self.step, stretch.last, side="right")]
 
 
-def of(connection: sa.Connection, run: str, rollups: Rollups) -> Goodput | None:
+def of(connection: sa.Connection, run: str) -> Goodput | None:
     """None for a run whose steps carry no times yet."""
-    along = curves.stretches(connection, run, None, None)
-    reader = Reader(connection, run, along, BLOCK, rollups)
-    lives = _lives(reader)
-    settled = [Stretch(s.attempt, max(s.first, s.begun + STARTING), s.last, s.begun) for s in along]
-    base = curves.median(connection, run, STEP_TIME, settled) or curves.median(connection, run, STEP_TIME, along)
+    along = [stretch for stretch in curves.stretches(connection, run, None, None) if stretch.first <= stretch.last]
+    lives = _lives(connection, run)
+    counted = [lives[stretch.attempt].within(stretch) for stretch in along if stretch.attempt in lives]
+    late = [lives[stretch.attempt].within(stretch) for stretch in curves.settled(along) if stretch.attempt in lives]
+    base = curves.median(late) or curves.median(counted)
     if not lives or base is None:
         return None
-    counted, slow = reader.spent(along), reader.excess(settled, base)
-    productive = counted - reader.excess(along, base)
-    wall = lives[-1].end - lives[0].start
-    starting = sum(life.starting for life in lives) + counted - productive - slow
-    repeated = sum(life.spent for life in lives) - counted
-    down = sum(max(0.0, later.start - life.end) for life, later in itertools.pairwise(lives))
+    spent, slow = sum(float(piece.sum()) for piece in counted), _excess(late, base)
+    productive = spent - _excess(counted, base)
+    ordered = list(lives.values())
+    wall = ordered[-1].end - ordered[0].start
+    starting = sum(life.starting for life in ordered) + spent - productive - slow
+    repeated = sum(float(life.seconds.sum()) for life in ordered) - spent
+    down = sum(max(0.0, later.start - life.end) for life, later in itertools.pairwise(ordered))
     return Goodput(
         wall_seconds=wall,
         productive_seconds=productive,
@@ -78,22 +86,24 @@ def of(connection: sa.Connection, run: str, rollups: Rollups) -> Goodput | None:
     )
 
 
-def _lives(reader: Reader) -> Sequence[_Life]:
+def _excess(pieces: Sequence[NDArray[Any]], base: float) -> float:
+    return sum(float(np.maximum(piece - base, 0.0).sum()) for piece in pieces)
+
+
+def _lives(connection: sa.Connection, run: str) -> dict[str, _Life]:
     """Attempts with at least one timed step, in their order. Their clock is the steps' own: what was replayed or spooled arrived later."""
     query = sa.select(attempts.c.attempt, attempts.c.started_at, attempts.c.first_step, attempts.c.last_step)
-    lives = []
-    for attempt, started, first, last in reader.connection.execute(query.where(attempts.c.run == reader.run).order_by(attempts.c.number)):
+    lives: dict[str, _Life] = {}
+    for attempt, started, first, last in connection.execute(query.where(attempts.c.run == run).order_by(attempts.c.number)).all():
         if first is None or last is None:
             continue
-        mine = (ROW.run == reader.run, ROW.metric == STEP_TIME, ROW.attempt == attempt)
-        ends = [
-            reader.connection.execute(sa.select(ROW.at, ROW.max).where(*mine).order_by(order).limit(1)).one_or_none() for order in ORDERS
-        ]
+        mine = (ROW.run == run, ROW.metric == STEP_TIME, ROW.attempt == attempt)
+        ends = [connection.execute(sa.select(ROW.at, ROW.max).where(*mine).order_by(order).limit(1)).one_or_none() for order in ORDERS]
         if ends[0] is None or ends[1] is None:
             continue
         began = ends[0].at - (ends[0].max or 0.0)
         start = min(started, began)
-        lives.append(_Life(start, ends[1].at, began - start, reader.spent([Stretch(attempt, first, last, first)])))
+        lives[attempt] = _Life(start, ends[1].at, began - start, *curves.times(connection, run, Stretch(attempt, first, last, first)))
     return lives
 
 

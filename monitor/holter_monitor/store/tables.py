@@ -98,6 +98,28 @@ step_summaries = sa.Table(  # outlives the per-rank points; Grafana reads it wit
     sa.Column(
         "non_finite", sa.Integer, nullable=False, default=0
     ),  # ranks whose value was NaN or infinite; the numbers above leave them out
+    sqlite_with_rowid=False,  # the key is the table: a third less to write and to read
+)
+step_rollups = (
+    sa.Table(  # step summaries in blocks of `width` steps (holter_monitor.store.rolling): what a long run's curves are drawn from
+        "step_rollups",
+        metadata,
+        sa.Column("run", Id, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("metric", Name, primary_key=True),
+        sa.Column("attempt", Name, primary_key=True),
+        sa.Column("width", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("block", sa.BigInteger, primary_key=True, autoincrement=False),  # step // width
+        sa.Column("step", sa.BigInteger, nullable=False),  # the first one that is in
+        sa.Column("at", Float, nullable=False),
+        sa.Column("sum_mean", Float, nullable=False),
+        sa.Column("count", sa.BigInteger, nullable=False),  # steps with a mean
+        sa.Column("min", Float),
+        sa.Column("max", Float),
+        sa.Column("non_finite", sa.BigInteger, nullable=False),
+        sa.Column("amount", Float, nullable=False),  # the sum over steps and ranks
+        sa.Column("maxima", sa.LargeBinary),  # of the step time, in the narrowest blocks: float64 a step, its slowest rank; NaN for none
+        sqlite_with_rowid=False,
+    )
 )
 incidents = sa.Table(
     "incidents",

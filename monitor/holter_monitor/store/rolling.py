@@ -1,0 +1,96 @@
+"""Rolls step summaries up in blocks, in the transaction that writes them: each block once, when the steps have gone past it, and again when a
+straggler arrives."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from holter_monitor.store.rollups import BLOCK, ROW, STEP_TIME, WIDTHS, Buckets, Source, read, rolled_end, stored
+from holter_monitor.store.tables import step_rollups
+from holter_monitor.store.upserts import upsert
+
+PIECE = 1_024
+"""Steps of one metric that a transaction rolls up at most: a store from before there were blocks catches up without holding anybody up."""
+CHANGE = [*Buckets.__slots__, "maxima"]
+
+
+class Roller:
+    """Used by one thread. Remembers where each curve's open block begins."""
+
+    def __init__(self) -> None:
+        self._ends: dict[Source, int] = {}
+
+    def forget(self) -> None:
+        """The transaction failed: what was rolled up in it is not there."""
+        self._ends.clear()
+
+    def roll(self, connection: sa.Connection, summaries: Sequence[Mapping[str, Any]]) -> None:
+        """After the summaries were written: the blocks that they completed, and those that they came late for."""
+        touched: dict[Source, set[int]] = {}
+        for row in summaries:
+            touched.setdefault(Source(row["run"], row["metric"], row["attempt"]), set()).add(row["step"] // BLOCK)
+        for source, blocks in touched.items():
+            self._advance(connection, source, max(blocks) * BLOCK, {block for block in blocks if block >= 0})
+
+    def _advance(self, connection: sa.Connection, source: Source, newest: int, blocks: set[int]) -> None:
+        end = self._ends[source] if source in self._ends else rolled_end(connection, source)
+        done = end if newest <= end else _reach(connection, source, end, newest)
+        spans = [(block * BLOCK, block * BLOCK + BLOCK - 1) for block in sorted(blocks) if block * BLOCK < end] + [(end, done - 1)]
+        found = [_roll(connection, source, first, last) for first, last in spans if first <= last]
+        for narrow, wide in itertools.pairwise(WIDTHS):
+            changed = {step // wide for buckets in found for step in buckets.step.tolist()}
+            for block in sorted(block for block in changed if (block + 1) * wide <= done):
+                _lift(connection, source, narrow, wide, block)
+        self._ends[source] = done
+
+
+def _reach(connection: sa.Connection, source: Source, end: int, newest: int) -> int:
+    """Where the blocks end after this piece: at `newest`, the begin of the open block, unless that is too much for one transaction."""
+    query = sa.select(ROW.step).where(*source.of(ROW), ROW.step >= end, ROW.step < newest).order_by(ROW.step).offset(PIECE).limit(1)
+    beyond = connection.scalar(query)
+    return newest if beyond is None else int(beyond) // BLOCK * BLOCK
+
+
+def _roll(connection: sa.Connection, source: Source, first: int, last: int) -> Buckets:
+    found = read(connection, source, first, last, width=BLOCK)
+    _write(connection, source, BLOCK, found, maxima(connection, source, first, last))
+    return found
+
+
+def _lift(connection: sa.Connection, source: Source, narrow: int, wide: int, block: int) -> None:
+    ratio = wide // narrow
+    _write(connection, source, wide, stored(connection, source, block * ratio, block * ratio + ratio - 1, width=narrow).merged(wide), {})
+
+
+def maxima(connection: sa.Connection, source: Source, first: int, last: int) -> dict[int, bytes]:
+    """Of each block its steps' maxima over ranks, as float64; NaN where there is none. Only of the step time."""
+    if source.metric != STEP_TIME:
+        return {}
+    found: dict[int, Any] = {}
+    query = sa.select(ROW.step, ROW.max).where(*source.of(ROW), ROW.step.between(first, last))
+    for step, value in connection.execute(query):
+        if value is not None:
+            found.setdefault(step // BLOCK, np.full(BLOCK, np.nan))[step % BLOCK] = value
+    return {block: values.astype("<f8").tobytes() for block, values in found.items()}
+
+
+_EMPTY = np.full(BLOCK, np.nan).astype("<f8").tobytes()
+
+
+def _write(connection: sa.Connection, source: Source, width: int, found: Buckets, seconds: Mapping[int, bytes]) -> None:
+    key = {"run": source.run, "metric": source.metric, "attempt": source.attempt, "width": width}
+    is_timed = source.metric == STEP_TIME and width == BLOCK
+    columns: dict[str, list[Any]] = {
+        name: [None if value != value else value for value in getattr(found, name).tolist()] for name in Buckets.__slots__
+    }  # noqa: PLR0124
+    rows = []
+    for index, step in enumerate(columns["step"]):
+        block = step // width
+        values = {name: column[index] for name, column in columns.items()}
+        rows.append(key | values | {"block": block, "maxima": seconds.get(block, _EMPTY) if is_timed else None})
+    upsert(connection, step_rollups, rows, change=CHANGE)
