@@ -4,6 +4,7 @@ straggler arrives."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,12 +86,10 @@ _EMPTY = np.full(BLOCK, np.nan).astype("<f8").tobytes()
 def _write(connection: sa.Connection, source: Source, width: int, found: Buckets, seconds: Mapping[int, bytes]) -> None:
     key = {"run": source.run, "metric": source.metric, "attempt": source.attempt, "width": width}
     is_timed = source.metric == STEP_TIME and width == BLOCK
-    columns: dict[str, list[Any]] = {
-        name: [None if value != value else value for value in getattr(found, name).tolist()] for name in Buckets.__slots__
-    }  # noqa: PLR0124
+    columns: dict[str, list[Any]] = {name: getattr(found, name).tolist() for name in Buckets.__slots__}
     rows = []
     for index, step in enumerate(columns["step"]):
         block = step // width
-        values = {name: column[index] for name, column in columns.items()}
+        values = {name: None if math.isnan(column[index]) else column[index] for name, column in columns.items()}
         rows.append(key | values | {"block": block, "maxima": seconds.get(block, _EMPTY) if is_timed else None})
     upsert(connection, step_rollups, rows, change=CHANGE)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import sqlalchemy as sa
 
 from holter_monitor.store.ports import Aggregates, Window
+from holter_monitor.store.rollups import Source
 from holter_monitor.store.tables import attempts, step_summaries
 
 COLUMNS = ("mean", "min", "max", "median", "count")
@@ -13,25 +17,30 @@ COLUMNS = ("mean", "min", "max", "median", "count")
 
 def read(connection: sa.Connection, run: str, metric: str, window: Window, how: str) -> tuple[Aggregates, dict[int, str]]:
     """`how` (one of `COLUMNS`) of each step, by attempt and step, and the attempts' names by their number."""
-    table = step_summaries
-    query = sa.select(attempts.c.number, table.c.step, table.c.at, table.c[how].label("value"), table.c["count"].label("ranks"))
-    query = query.join(attempts, sa.and_(attempts.c.run == table.c.run, attempts.c.attempt == table.c.attempt))
-    query = query.where(table.c.run == run, table.c.metric == metric).order_by(attempts.c.number, table.c.step)
-    if window.from_step is not None:
-        query = query.where(table.c.step >= window.from_step)
-    if window.to_step is not None:
-        query = query.where(table.c.step <= window.to_step)
-    if window.attempt is not None:
-        query = query.where(table.c.attempt == window.attempt)
-    rows = connection.execute(query).all()
-    named = connection.execute(sa.select(attempts.c.number, attempts.c.attempt).where(attempts.c.run == run))
-    numbers = np.array([row.number for row in rows], np.int32)
-    found = Aggregates(
-        attempt=numbers,
-        step=np.array([row.step for row in rows], np.int64),
-        group=np.zeros(len(rows), np.int32),
-        time_ns=(np.array([row.at for row in rows], np.float64) * 1e9).astype(np.int64),
-        value=np.array([np.nan if row.value is None else row.value for row in rows], np.float64),
-        count=np.array([row.ranks for row in rows], np.int64),
+    named = connection.execute(
+        sa.select(attempts.c.number, attempts.c.attempt).where(attempts.c.run == run).order_by(attempts.c.number)
+    ).all()
+    pieces = [
+        (number, _attempt(connection, Source(run, metric, attempt), window, how))
+        for number, attempt in named
+        if window.attempt in (None, attempt)
+    ]
+    numbers = np.concatenate([np.zeros(0, np.int32), *(np.full(len(rows), number, np.int32) for number, rows in pieces)])
+    columns = list(zip(*(row for _, rows in pieces for row in rows), strict=True)) or [()] * 4
+    step, at, value, ranks = (
+        np.array(column, kind) for column, kind in zip(columns, (np.int64, np.float64, np.float64, np.int64), strict=True)
     )
-    return found, dict(named.tuples().all())
+    group = np.zeros(len(numbers), np.int32)
+    found = Aggregates(attempt=numbers, step=step, group=group, time_ns=(at * 1e9).astype(np.int64), value=value, count=ranks)
+    return found, dict(row._tuple() for row in named)
+
+
+def _attempt(connection: sa.Connection, source: Source, window: Window, how: str) -> Sequence[Any]:
+    """In the order of the key, so that no row outside the window is touched and nothing is sorted."""
+    table = step_summaries.c
+    query = sa.select(table.step, table.at, table[how], table["count"]).where(*source.of(table)).order_by(table.step)
+    if window.from_step is not None:
+        query = query.where(table.step >= window.from_step)
+    if window.to_step is not None:
+        query = query.where(table.step <= window.to_step)
+    return connection.execute(query).all()
