@@ -8,24 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.stream.ranks import RankShift, by_node, named
+from holter_monitor.stream.ranks import by_node
 from holter_monitor.stream.steps import Step, Values
+from holter_monitor.stream.suspects import Suspect, Suspects
 
 WAIT = "data_wait_seconds"
 WORK = ("compute_seconds", "step_time_seconds")
-
-
-@dataclass(slots=True)
-class Waiting:
-    onset: int
-    ranks: list[int]
-    node: str
-    share: float
-    """Of the step, beyond its usual place: the largest mean so far."""
-    lost: float = 0.0
-    steps: int = 0
-    said_steps: int = 0
-    calm: int = 0
 
 
 @dataclass(kw_only=True)
@@ -44,13 +32,11 @@ class RankDataWait:
     max_share: float = 0.25
     """More of the ranks than this are a new normal."""
     calm_steps: int = 50
-    shift: RankShift = field(init=False)
-    waiting: dict[str, Waiting] = field(init=False, default_factory=dict)
+    suspects: Suspects = field(init=False)
     attempt: str = field(init=False, default="")
-    numbers: list[int] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.shift = RankShift(least=self.least_share)
+        self.suspects = Suspects(least=self.least_share, calm_steps=self.calm_steps, node_share=0.5)
 
     def observe(self, step: Step) -> list[Finding] | None:
         column = step.column(WAIT)
@@ -63,20 +49,33 @@ class RankDataWait:
         if whole is None or good.sum() < max(2, len(values) // 2):
             return said or None
         shares = np.where(good, (values - float(np.median(values[good]))) / whole, np.nan)
-        self.numbers = [*self.numbers[-63:], step.number]
-        suspects = self.shift.update(shares)
-        if suspects is None or not (self.waiting or suspects.any()):
-            return said or None
-        said += self._follow(step, whole)
-        found = [int(rank) for rank in np.flatnonzero(suspects) if self.shift.lasts(int(rank))]
-        if len(found) > max(1, int(self.max_share * len(values))) and len(by_node(found, step.topology)[0]) != 1:
-            self.shift = RankShift(least=self.least_share)
-        elif found:
-            said += self._begin(step, found, whole)
+        proven = self.suspects.update(shares, step.number)
+        if proven is not None:
+            said += self._judge(step, proven, whole)
         return said or None
 
+    def _judge(self, step: Step, proven: list[int], whole: float) -> list[Finding]:
+        over, lasting = self.suspects.follow(lambda share: share * whole)
+        said = [self._finding(waiting, step.number, end_step=step.number - self.calm_steps) for waiting in over]
+        said += [self._finding(waiting, step.number) for waiting in lasting]
+        found = [rank for rank in proven if self.suspects.shift.lasts(rank)]
+        if len(found) > max(1, int(self.max_share * len(step.ranks))) and len(by_node(found, step.topology)[0]) != 1:
+            self.suspects.learn_again()
+            return said
+        begun, merged = self.suspects.name(found, step.topology)
+        for waiting in begun:
+            waiting.lost = waiting.worst * whole * waiting.steps
+            if waiting.node:  # one loader feeds them all
+                waiting.ranks = [rank for rank in map(int, step.ranks) if step.topology.node_of.get(rank) == waiting.node]
+        said += [self._finding(waiting, step.number, end_step=step.number) for waiting in merged]
+        return said + [self._finding(waiting, step.number) for waiting in begun]
+
     def finish(self) -> list[Finding]:
-        return [self._finding(scope, waiting, self.numbers[-1]) for scope, waiting in self.waiting.items()]
+        return [self._finding(waiting, self.suspects.numbers[-1]) for waiting in self.suspects.open.values()]
+
+    def _next_attempt(self, step: Step) -> list[Finding]:
+        self.attempt = step.attempt
+        return [self._finding(waiting, step.number, end_step=step.number) for waiting in self.suspects.next_attempt()]
 
     def _whole(self, step: Step, waits: Values) -> float | None:
         """What a step takes without the extra wait: the ranks' median work and wait, or the step time."""
@@ -88,75 +87,30 @@ class RankDataWait:
                     return total
         return None
 
-    def _next_attempt(self, step: Step) -> list[Finding]:
-        ended = [self._finding(scope, waiting, step.number, end_step=step.number) for scope, waiting in self.waiting.items()]
-        self.attempt, self.waiting, self.shift = step.attempt, {}, RankShift(least=self.least_share)
-        return ended
-
-    def _begin(self, step: Step, found: list[int], whole: float) -> list[Finding]:
-        known = {rank for waiting in self.waiting.values() for rank in waiting.ranks}
-        nodes, _ = by_node(self.shift.with_leaning([*found, *known], step.topology), step.topology, share=0.5)
-        single = [rank for rank in found if step.topology.node_of.get(rank) not in nodes]
-        said: list[Finding] = []
-        for node, ranks in nodes.items():
-            if f"node {node}" in self.waiting:
-                continue
-            for scope in [scope for scope, waiting in self.waiting.items() if set(waiting.ranks) <= set(ranks)]:
-                said.append(self._finding(scope, self.waiting.pop(scope), step.number, end_step=step.number))
-            members = [rank for rank in map(int, step.ranks) if step.topology.node_of.get(rank) == node]
-            said.append(self._open(f"node {node}", members, node, (step.number, whole)))
-        return said + [self._open(f"rank {rank}", [rank], "", (step.number, whole)) for rank in single if rank not in known]
-
-    def _open(self, scope: str, ranks: list[int], node: str, now: tuple[int, float]) -> Finding:
-        begun = min((int(self.shift.begun[rank]) for rank in ranks if self.shift.high[rank] > 0.0), default=self.shift.count)
-        ago = min(self.shift.count - begun, len(self.numbers) - 1)
-        share = max(self.shift.shift(rank) for rank in ranks)
-        waiting = Waiting(self.numbers[-1 - ago], ranks, node, share, lost=share * now[1] * (ago + 1), steps=ago + 1, said_steps=ago + 1)
-        self.waiting[scope] = waiting
-        return self._finding(scope, waiting, now[0])
-
-    def _follow(self, step: Step, whole: float) -> list[Finding]:
-        said = []
-        newest = self.shift.history[self.shift.count % self.shift.kept_steps]
-        for scope, waiting in list(self.waiting.items()):
-            waiting.steps += 1
-            waiting.lost += max(0.0, float(newest[waiting.ranks].max())) * whole
-            mean = float(self.shift.history[:, waiting.ranks].mean(axis=0).max())
-            waiting.share = max(waiting.share, mean)
-            waiting.calm = waiting.calm + 1 if mean < max(0.4 * self.least_share, 0.25 * waiting.share) else 0
-            if waiting.calm >= self.calm_steps:
-                del self.waiting[scope]
-                self.shift.forget(waiting.ranks)
-                said.append(self._finding(scope, waiting, step.number, end_step=step.number - self.calm_steps))
-            elif waiting.steps >= 2 * waiting.said_steps and waiting.steps >= 50:
-                waiting.said_steps = waiting.steps
-                said.append(self._finding(scope, waiting, step.number))
-        return said
-
-    def _finding(self, scope: str, waiting: Waiting, step: int, *, end_step: int | None = None) -> Finding:
-        pages = waiting.share >= self.page_share and waiting.steps >= self.page_steps
-        who = f"node {waiting.node} ({named(waiting.ranks)})" if waiting.node else named(waiting.ranks)
+    def _finding(self, waiting: Suspect, step: int, *, end_step: int | None = None) -> Finding:
+        pages = waiting.worst >= self.page_share and waiting.steps >= self.page_steps
         return Finding(
             kind=self.kind,
             severity=Severity.CRITICAL if pages else Severity.WARNING,
-            scope=scope,
+            scope=waiting.scope,
             onset_step=waiting.onset,
             detected_step=step,
             end_step=None if end_step is None else max(end_step, waiting.onset),
             metric=WAIT,
             ranks=tuple(waiting.ranks),
             nodes=(waiting.node,) if waiting.node else (),
-            score=waiting.share / self.least_share,
+            score=waiting.worst / self.least_share,
             cost_seconds=waiting.lost,
             summary=(
-                f"{who} waits for data {waiting.share:.1%} of a step longer than the other ranks since step {waiting.onset}, "
+                f"{waiting.who} waits for data {waiting.worst:.1%} of a step longer than the other ranks since step {waiting.onset}, "
                 f"{waiting.lost:,.0f} s lost by all that wait for it"
             ),
             evidence={
                 "cause": "data_wait",
-                "share": round(waiting.share, 4),
+                "pattern": waiting.pattern,
+                "share": round(waiting.worst, 4),
                 "steps": waiting.steps,
-                "spread": round(self.shift.sigma, 5),
+                "spread": round(self.suspects.shift.sigma, 5),
                 "rules_out": ["the shared file system as a whole: the other ranks' waits are as before"],
                 "window": [waiting.onset - 100, step],
             },

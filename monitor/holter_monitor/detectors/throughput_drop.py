@@ -2,61 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from math import exp
 from typing import Any, ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stream.levels import Levels
+from holter_monitor.stream.lost_time import Loss
 from holter_monitor.stream.pace import REBASES, Beat, Pace, Stall
 from holter_monitor.stream.steps import Sample, Step
 from holter_monitor.stream.surroundings import Surroundings
-
-
-@dataclass(slots=True)
-class Loss:
-    """An open drop: what it has cost since its onset."""
-
-    onset: int
-    first_record: int
-    severity: Severity
-    base: float
-    shape: str
-    """"stalls" or "level"."""
-    is_confirmed: bool
-    before: float
-    """What the run had spent until the onset, same units as `spent`."""
-    spent: float = 0.0
-    """Cost of all records since the onset, regular pauses left out."""
-    ideal: float = 0.0
-    """What they would have cost at the base."""
-    seconds: float = 0.0
-    has_seconds: bool = False
-    waited: float = 0.0
-    """Seconds of the loss that were spent waiting for data."""
-    stalls: int = 0
-    last_bad: int = 0
-    said_record: int = 0
-    said_share: float = 0.0
-
-    @property
-    def recent_share(self) -> float:
-        """Part of the wall time since the onset that was lost."""
-        return max(0.0, 1.0 - self.ideal / self.spent) if self.spent else 0.0
-
-    @property
-    def share(self) -> float:
-        """Part of the run's whole wall time that was lost since the onset."""
-        return max(0.0, (self.spent - self.ideal) / (self.spent + self.before)) if self.spent else 0.0
-
-    def add(self, beat: Beat, stride: float, waited: float) -> None:
-        self.spent += beat.cost
-        self.ideal += self.base
-        if beat.seconds is not None:
-            self.has_seconds = True
-            self.seconds += beat.seconds * (1.0 - self.base / beat.cost) * stride
-        self.waited += waited
 
 
 @dataclass(kw_only=True)
@@ -84,43 +39,40 @@ class ThroughputDrop:
     pace: Pace = field(init=False, default_factory=Pace)
     levels: Levels = field(init=False, default_factory=Levels)
     surroundings: Surroundings = field(init=False, default_factory=Surroundings)
-    loss: Loss | None = field(init=False, default=None)
+    losses: dict[str, Loss] = field(init=False, default_factory=dict)
+    """Open, by shape: "stalls", "level". A level that falls while stalls are told of is another trouble, with a base and an end of its own."""
     spent: float = field(init=False, default=0.0)
     """Cost of all records so far."""
-    recent: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=200))
-    """Costs of the last records in units of the base, while a loss is open."""
 
     def observe(self, step: Step) -> list[Finding] | None:
-        said = self._rebase(step) if step.words & REBASES else None
+        said = self._rebase(step) if step.words & REBASES else []
         self.surroundings.observe(step)
         beat = self.pace.observe(step)
         if beat is None:
-            return said
+            return said or None
         completed = self.levels.push(beat)
         self.spent += beat.cost
-        if self.loss is None:
-            if completed:
-                self.levels.settle()
-            if not completed and beat.stall is None:
-                return said
-            begun = self._begin(beat, completed=completed)
-            return [*(said or []), begun] if begun else said
-        followed = self._follow(beat, completed=completed)
-        return [*(said or []), followed] if followed else said
+        if completed and not self.losses:
+            self.levels.settle()
+        open_before = tuple(self.losses.values())
+        for loss in open_before:
+            said += self._follow(loss, beat, completed=completed)
+        if (completed or (beat.stall is not None and not open_before)) and "level" not in self.losses:
+            said += self._begin(beat, completed=completed)
+        return said or None
 
     def sample(self, sample: Sample) -> None:
         self.surroundings.sample(sample)
 
-    def finish(self) -> Finding | None:
-        if self.loss is None or self.loss.severity == Severity.INFO:
-            return None
-        return self._finding(self.loss, self.pace.last_step)
+    def finish(self) -> list[Finding]:
+        return [self._finding(loss, self.pace.last_step) for loss in self.losses.values() if loss.severity > Severity.INFO]
 
-    def _rebase(self, step: Step) -> list[Finding] | None:
+    def _rebase(self, step: Step) -> list[Finding]:
         """A declared change of what a step costs ends the comparison with the old base."""
-        loss, self.loss = self.loss, None
+        ended = [self._finding(loss, step.number, end_step=step.number) for loss in self.losses.values()]
+        self.losses.clear()
         self.levels.clear()
-        return [self._finding(loss, step.number, end_step=step.number)] if loss else None
+        return ended
 
     def _stall_loss(self) -> tuple[float, bool]:
         """`(share of the window's time lost to open stalls, whether it is confirmed)`.
@@ -144,20 +96,18 @@ class ThroughputDrop:
         height, at = self.levels.jump()
         return at if height > max(0.55 * rise, 0.8 * self.level_loss) else None
 
-    def _begin(self, beat: Beat, *, completed: bool) -> Finding | None:
+    def _begin(self, beat: Beat, *, completed: bool) -> list[Finding]:
+        stalls = self.losses.get("stalls")
         level_step = self._level_step() if completed else None
-        if level_step is not None:
+        if level_step is not None and (stalls is None or (stalls.is_confirmed and level_step > stalls.onset)):
             records = int((beat.step - level_step) / max(self.pace.stride, 1e-9)) + 1
-            self._open(beat, level_step, records, "level", is_confirmed=True)
-        elif beat.stall is not None and not beat.stall.excused:
+            return [self._open(beat, level_step, records, "level", is_confirmed=True)]
+        if stalls is None and beat.stall is not None and not beat.stall.excused:
             share, confirmed = self._stall_loss()
-            if share < self.time_loss:
-                return None
-            first = self.pace.open_stalls(self.window_records)[-1]
-            self._open(beat, first.step, self.pace.records - first.record + 1, "stalls", is_confirmed=confirmed)
-        if self.loss is None:
-            return None
-        return self._say(self.loss, beat.step)
+            if share >= self.time_loss:
+                first = self.pace.open_stalls(self.window_records)[-1]
+                return [self._open(beat, first.step, self.pace.records - first.record + 1, "stalls", is_confirmed=confirmed)]
+        return []
 
     def _is_remarkable(self, stall: Stall) -> bool:
         """Whether a first stall here is more than a run's first regular pause would be: late, off the round steps, and unlike any before."""
@@ -167,7 +117,7 @@ class ThroughputDrop:
         alike = sum(1 for other in self.pace.stalls if other.ratio > size and not other.excused)
         return not is_round and self.pace.records >= self.lone_records and alike == 1 and self.pace.worst_pause < size
 
-    def _open(self, beat: Beat, onset: int, records: int, shape: str, *, is_confirmed: bool) -> None:
+    def _open(self, beat: Beat, onset: int, records: int, shape: str, *, is_confirmed: bool) -> Finding:
         base = self.levels.base or self.pace.level
         severity = Severity.WARNING if is_confirmed else Severity.INFO
         loss = Loss(onset, self.pace.records - records + 1, severity, base, shape, is_confirmed, self.spent, last_bad=beat.step)
@@ -181,38 +131,33 @@ class ThroughputDrop:
         if beat.seconds is not None:
             loss.has_seconds = True
             loss.seconds = (loss.spent - loss.ideal) * beat.seconds / beat.cost * self.pace.stride
-        self.loss = loss
-        self.recent.clear()
+        self.losses[shape] = loss
+        return self._say(loss, beat.step)
 
     def _level_now(self) -> float:
         """The cost at the newest block's level, quicker than the pace's own level."""
         return exp(self.levels.medians[-1]) if self.levels.medians else self.pace.level
 
-    def _follow(self, beat: Beat, *, completed: bool) -> Finding | None:
-        loss = self.loss
-        assert loss is not None
+    def _follow(self, loss: Loss, beat: Beat, *, completed: bool) -> list[Finding]:
         stall = beat.stall
         if stall is None or not stall.excused:
             loss.add(beat, self.pace.stride, stall.wait if stall else 0.0)
-            self.recent.append(beat.cost / loss.base)
         worsened = False
         if stall is not None and not stall.excused:
             loss.stalls += 1
-            loss.last_bad = beat.step
-            if not loss.is_confirmed:
-                worsened = self._stall_loss()[1]
+            loss.last_bad = loss.last_bad if self._stalls_are_told_apart_from(loss) else beat.step
+            worsened = not loss.is_confirmed and self._stall_loss()[1]
         if completed:
             if self.levels.rise > max(0.5 * self.level_loss, 2.5 * self.levels.noise(self.pace.scale)):
                 loss.last_bad = beat.step
             if not loss.is_confirmed and self._level_step() is not None:
                 worsened, loss.shape = True, "level"
+                self.losses = {"level": loss}
             if self._has_passed(loss):
-                self.loss = None
-                self.levels.settle()
-                return self._finding(loss, beat.step, end_step=loss.last_bad)
+                return [self._close(loss, beat.step)]
             if loss.is_confirmed and loss.severity == Severity.WARNING and self._pages(loss):
                 loss.severity = Severity.CRITICAL
-                return self._say(loss, beat.step)
+                return [self._say(loss, beat.step)]
         if worsened:
             loss.severity, loss.is_confirmed = Severity.WARNING, True
         elif loss.severity == Severity.INFO and self.pace.records == loss.first_record + 1:
@@ -220,22 +165,30 @@ class ThroughputDrop:
             stalls = self.pace.open_stalls(2)
             if len(stalls) == 1 and self._is_remarkable(stalls[0]):
                 loss.severity = Severity.WARNING
-                return self._say(loss, beat.step)
+                return [self._say(loss, beat.step)]
         grown = loss.share > 1.3 * loss.said_share + 0.02 or self.pace.records - loss.said_record >= 1000
         if worsened or (grown and loss.is_confirmed and self.pace.records - loss.said_record >= 50):
-            return self._say(loss, beat.step)
-        return None
+            return [self._say(loss, beat.step)]
+        return []
+
+    def _pages(self, loss: Loss) -> bool:
+        """A level that fell pages for itself, not once more for the stalls before it."""
+        return loss is list(self.losses.values())[-1] and loss.goes_on(self.window_records, self.page_loss)
 
     def _has_passed(self, loss: Loss) -> bool:
         records = self.calm_records if loss.shape == "stalls" else 100
         calm = self.pace.last_step - loss.last_bad >= records * self.pace.stride
         excused = not loss.is_confirmed and not self.pace.open_stalls(self.window_records)
-        return excused or (calm and self._stall_loss()[0] < self.time_loss)
+        return excused or (calm and (self._stalls_are_told_apart_from(loss) or self._stall_loss()[0] < self.time_loss))
 
-    def _pages(self, loss: Loss) -> bool:
-        if len(self.recent) < self.window_records or loss.recent_share < self.page_loss:
-            return False
-        return 1.0 - len(self.recent) / sum(self.recent) >= self.page_loss
+    def _stalls_are_told_apart_from(self, loss: Loss) -> bool:
+        return loss.shape == "level" and "stalls" in self.losses
+
+    def _close(self, loss: Loss, step: int) -> Finding:
+        del self.losses[loss.shape]
+        if not self.losses:
+            self.levels.settle()
+        return self._finding(loss, step, end_step=loss.last_bad)
 
     def _say(self, loss: Loss, step: int) -> Finding:
         loss.said_record, loss.said_share = self.pace.records, loss.share
@@ -246,7 +199,6 @@ class ThroughputDrop:
         if loss.has_seconds and loss.seconds > 0.0 and self.pace.wait_level > 0.0:
             numbers["data_wait_share"] = round(min(1.0, loss.waited / loss.seconds), 3)
             said.insert(0, f"data wait explains {numbers['data_wait_share']:.0%}")
-        cost = max(0.0, loss.seconds) if loss.has_seconds else None
         return Finding(
             kind=self.kind,
             severity=loss.severity,
@@ -255,8 +207,8 @@ class ThroughputDrop:
             end_step=end_step,
             metric=self.pace.basis,
             score=loss.recent_share / self.time_loss,
-            cost_seconds=cost,
-            summary=_sentence(loss, cost, said, self._level_now() / loss.base, end_step=end_step),
+            cost_seconds=max(0.0, loss.seconds) if loss.has_seconds else None,
+            summary=loss.sentence(said, self._level_now() / loss.base, end_step),
             evidence=self._evidence(loss, step) | numbers,
         )
 
@@ -277,20 +229,3 @@ class ThroughputDrop:
 def _shown(cost: float, basis: str) -> float:
     """A cost in the units of the metric it was taken from."""
     return cost if basis.endswith("seconds") or not cost else 1.0 / cost
-
-
-def _sentence(loss: Loss, cost: float | None, said: list[str], level_ratio: float, *, end_step: int | None) -> str:
-    when = f"since step {loss.onset}" if end_step is None else f"between steps {loss.onset} and {end_step}"
-    share = f"{loss.share:.0%} of all wall time lost"
-    if loss.shape == "level":
-        seconds = f", {cost:,.0f} s lost" if cost is not None else f", {share}"
-        slower = f"each step takes {level_ratio - 1.0:.1%} longer" if end_step is None else "each step took longer"
-        return "; ".join([f"{slower} {when}{seconds}", *said])
-    seconds = f" ({cost:,.0f} s)" if cost is not None else ""
-    if loss.is_confirmed:
-        how = f"{loss.stalls} stalled steps that no regular pause explains, the median is {level_ratio - 1.0:+.1%} off"
-    elif end_step is not None:
-        how = "over, or a regular pause after all"
-    else:
-        how = f"{loss.stalls} stalled step{'s' if loss.stalls > 1 else ''}, no regular pause is known here"
-    return "; ".join([f"{share} {when}{seconds}: {how}", *said])

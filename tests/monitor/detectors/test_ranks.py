@@ -126,3 +126,56 @@ def test_noise_that_grows_after_the_places_were_learned_is_no_straggler():
     noisy = 0.08 * np.random.default_rng(3).standard_normal((1400, 8))
     seconds[100:] *= np.exp(noisy)
     assert not feed(Straggler(), ranked({"compute_seconds": seconds}))
+
+
+def test_a_slowness_that_moves_each_step_is_rotating_and_is_no_rank_s_fault():
+    rng = np.random.default_rng(2)
+    seconds = work(ranks=32, count=900)
+    for step in range(400, 700):
+        seconds[step, rng.integers(32)] *= 1.25
+    said = feed(Straggler(), ranked({"compute_seconds": seconds}, nodes=8))
+    assert {finding.scope for finding in said} == {"rotating"} and {finding.onset_step for finding in said} == {said[0].onset_step}
+    assert said[0].evidence["pattern"] == "rotating" and not said[0].ranks and not said[0].nodes
+    assert 395 <= said[0].onset_step <= 405 and said[0].detected_step <= 440
+    assert said[-1].is_over and 640 <= said[-1].end_step <= 740
+    assert said[-1].cost_seconds == pytest.approx(0.6 * 0.25 * 300, rel=0.3)
+
+
+def test_a_slowness_that_moves_within_one_node_names_the_node():
+    rng = np.random.default_rng(2)
+    seconds = work(ranks=32, count=700)
+    for step in range(400, 700):
+        seconds[step, 8 + rng.integers(8)] *= 1.2
+    said = feed(Straggler(), ranked({"compute_seconds": seconds}, nodes=8))
+    assert said[0].scope == "rotating" and said[0].nodes == ("node-01",) and "a rank of node node-01 is slow" in said[0].summary
+
+
+def test_stragglers_that_follow_each_other_are_called_rotating_and_one_that_stays_chronic():
+    seconds = work(ranks=32, count=900)
+    for place, rank in enumerate((3, 20, 11, 29)):
+        seconds[300 + 120 * place : 420 + 120 * place, rank] *= 1.2
+    said = feed(Straggler(), ranked({"compute_seconds": seconds}, nodes=8))
+    patterns = {finding.ranks: finding.evidence["pattern"] for finding in said}
+    assert patterns == {(3,): "chronic", (20,): "chronic", (11,): "rotating", (29,): "rotating"}
+    assert any("2 others were slow within 1000 steps before it" in finding.summary for finding in said)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_unequal_batches_and_rare_hiccups_are_no_rotating_straggler(seed):
+    """Every rank takes its own time every step (sequences differ in length), and each of 512 hiccups once in 500 steps."""
+    rng = np.random.default_rng(seed)
+    seconds = 0.6 * np.exp(0.1 * rng.standard_normal((700, 512)))
+    assert not feed(Straggler(), ranked({"compute_seconds": seconds}, nodes=8))
+    seconds = work(ranks=128, count=700, seed=seed)
+    seconds[rng.random(seconds.shape) < 0.002] *= 1.5
+    assert not feed(Straggler(), ranked({"compute_seconds": seconds}, nodes=8))
+
+
+def test_a_new_attempt_ends_what_moves():
+    rng = np.random.default_rng(2)
+    seconds = work(ranks=16, count=400)
+    for step in range(200, 400):
+        seconds[step, rng.integers(16)] *= 1.25
+    first = list(ranked({"compute_seconds": seconds}, nodes=8))
+    said = feed(Straggler(), [*first, *ranked({"compute_seconds": work(ranks=16, count=100)}, nodes=8, attempt="2")])
+    assert said[-1].scope == "rotating" and said[-1].is_over

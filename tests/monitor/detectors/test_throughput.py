@@ -97,6 +97,18 @@ def test_declared_pauses_are_normal_however_irregular():
     assert not everything(seconds, words=dict.fromkeys(places, "checkpoint"))
 
 
+def test_a_level_that_falls_while_stalls_are_told_of_is_said_beside_them():
+    rng = np.random.default_rng(3)
+    seconds = calm(3000)
+    seconds[400:][rng.random(2600) < 0.03] *= 12
+    seconds[1500:2200] *= 1.4
+    said = feed(ThroughputDrop(), paced(seconds))
+    stalls, level = ([f for f in said if f.evidence["shape"] == shape] for shape in ("stalls", "level"))
+    assert {f.onset_step for f in stalls} == {stalls[0].onset_step} and 400 <= stalls[0].onset_step < 500
+    assert 1480 <= level[0].onset_step <= 1500 and level[0].detected_step <= 1545
+    assert level[-1].is_over and 2180 <= level[-1].end_step <= 2240
+
+
 def test_a_declared_batch_size_change_moves_the_base():
     seconds = calm(2000)
     seconds[900:] *= 2.2
@@ -159,10 +171,24 @@ def test_the_playbook_s_first_stall_is_found_at_once_and_confirmed_by_the_third(
 def test_the_playbook_s_weka_trace_loses_41_percent_of_its_time():
     said = feed(ThroughputDrop(), playbook_trace("throughput_weka_drops.csv", "Weka drops"))
     assert said[0].onset_step == 291 and said[0].detected_step <= 292 and said[0].cost_seconds > 0
-    assert {f.onset_step for f in said} == {291}, "one trouble, one identity"
-    assert said[-1].severity == Severity.CRITICAL
-    assert said[-1].evidence["share_lost"] == pytest.approx(0.41, abs=0.01)
-    assert "41% of all wall time lost since step 291 (" in said[-1].summary
+    stalls = [f for f in said if f.evidence["shape"] == "stalls"]
+    assert {f.onset_step for f in stalls} == {291}, "one trouble, one identity"
+    assert stalls[-1].severity == Severity.CRITICAL
+    assert stalls[-1].evidence["share_lost"] == pytest.approx(0.41, abs=0.01)
+    assert "41% of all wall time lost since step 291 (" in stalls[-1].summary
+
+
+def test_the_playbook_s_collapse_is_a_trouble_of_its_own_beside_the_stalls():
+    """From step 1949 on the median stands at 60 %: said within two blocks, with its own cost; back at the base in the trace's last 80 steps."""
+    said = feed(ThroughputDrop(), playbook_trace("throughput_weka_drops.csv", "Weka drops"))
+    level = [f for f in said if f.evidence["shape"] == "level"]
+    assert len({f.onset_step for f in level}) == 1 and 1930 <= level[0].onset_step <= 1950 and level[0].detected_step <= 1990
+    assert level[0].evidence["level_ratio"] > 1.4 and max(f.severity for f in level) == Severity.CRITICAL
+    assert level[-1].evidence["level_ratio"] < 1.05 and 500 < level[-1].cost_seconds < stalls_cost(said)
+
+
+def stalls_cost(said):
+    return max(f.cost_seconds for f in said if f.evidence["shape"] == "stalls")
 
 
 def test_the_playbook_s_healthy_run_is_met_with_silence():
