@@ -5,7 +5,6 @@ Synchronous training makes most numbers equal over ranks, so a rank is judged ag
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,70 +45,79 @@ class Heat:
 
 def heat(key: NDArray[Any], rank: NDArray[Any], step: NDArray[Any], value: NDArray[Any], columns: int) -> Heat:
     """From points (`key` is the row they belong to: its node, or the rank itself) to the matrix, with at most `columns` columns of equally many
-    steps. A rank's value at a step counts once; two million points take half a second."""
-    ranks, row = np.unique(rank, return_inverse=True)
-    steps, place = np.unique(step, return_inverse=True)
-    dense = np.full((len(ranks), len(steps)), np.nan, np.float32)
-    dense[row, place] = np.where(np.isfinite(value), value, np.inf)
+    steps. Of a rank's values at a step the last one counts. Two million points take a tenth of a second."""
+    ranks, row = numbered(rank)
+    steps, place = numbered(step)
     home = np.zeros(len(ranks), np.int64)
     home[row] = key
     order = np.argsort(home, kind="stable")
     keys, first = np.unique(home[order], return_index=True)
-    width = max(1, -(-len(steps) // columns))
-    starts = np.arange(0, len(steps), width)
     if not len(ranks):
-        return Heat(keys, steps, dense, np.zeros((0, 0), np.int64), np.zeros(0), np.zeros(0))
-    dense = dense[order]
+        return Heat(keys, steps, np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int64), np.zeros(0), np.zeros(0))
+    dense = np.full((len(steps), len(ranks)), np.nan, np.float32)
+    dense[place, np.argsort(order)[row]] = np.where(np.isfinite(value), value, np.inf)
     center, spread = _level(dense)
     with np.errstate(invalid="ignore"):
-        apart = np.where(np.isinf(dense), np.inf, (dense - center) / spread).astype(np.float32)
+        apart = np.where(
+            np.isinf(dense), np.float32(np.inf), (dense - center[:, None].astype(np.float32)) / spread[:, None].astype(np.float32)
+        )
     cells, who = _farthest(apart, ranks[order], first)
+    starts = np.arange(0, len(steps), max(1, -(-len(steps) // columns)))
     cells, who = _columns(cells, who, starts)
-    middle = np.array([_median(center[start : start + width]) for start in starts])
-    scale = np.array([_median(spread[start : start + width]) for start in starts])
-    return Heat(keys, steps[starts], (middle + cells * scale).astype(np.float32), who, middle, _scores(cells))
+    middle, scale = _by_column(center, starts), _by_column(spread, starts)
+    values = (middle[:, None] + cells * scale[:, None]).astype(np.float32)
+    scores = np.nan_to_num(_medians(np.clip(cells.T, -1e6, 1e6)))
+    return Heat(keys, steps[starts], np.ascontiguousarray(values.T), who.T, middle, scores)
+
+
+def numbered(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The distinct values, ascending, and where each value stands among them; without a sort where they lie close together."""
+    if not len(values) or int(values.max()) - int(values.min()) > 4 * len(values):
+        return np.unique(values, return_inverse=True)
+    shifted = values - values.min()
+    is_there = np.zeros(int(shifted.max()) + 1, bool)
+    is_there[shifted] = True
+    return np.flatnonzero(is_there) + values.min(), (np.cumsum(is_there) - 1)[shifted]
 
 
 def _level(dense: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Median and robust standard deviation (1.4826 × MAD, at least `FLOOR` of the median) over the ranks, by step."""
-    finite = np.where(np.isinf(dense), np.nan, dense)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a step without a finite value has no level
-        center = np.nanmedian(finite, axis=0).astype(np.float64)
-        mad = np.nanmedian(np.abs(finite - center), axis=0).astype(np.float64)
+    finite = np.where(np.isinf(dense), np.float32(np.nan), dense)
+    center = _medians(finite)
+    mad = _medians(np.abs(finite - center[:, None].astype(np.float32)))
     return center, np.maximum(np.maximum(1.4826 * mad, FLOOR * np.abs(center)), 1e-12)
 
 
-def _median(values: NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if known.size else float("nan")
+def _medians(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Of each row, over what is no NaN; NaN for a row without any."""
+    ordered = np.sort(values, axis=1)  # NaN last
+    known = values.shape[1] - np.isnan(values).sum(axis=1)
+    rows = np.arange(len(values))
+    low, high = ordered[rows, np.maximum(0, (known - 1) // 2)], ordered[rows, np.minimum(values.shape[1] - 1, known // 2)]
+    middle: NDArray[np.float64] = (low.astype(np.float64) + high) / 2
+    return middle
+
+
+def _by_column(values: NDArray[np.float64], starts: NDArray[Any]) -> NDArray[np.float64]:
+    return np.array([_medians(part[None])[0] for part in np.split(values, starts[1:])])
 
 
 def _farthest(apart: NDArray[Any], ranks: NDArray[Any], first: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Of each row's ranks (from `first` on, up to the next row's) the one that stands farthest apart, by step; and which rank it is."""
-    cells = np.empty((len(first), apart.shape[1]), np.float32)
-    who = np.empty(cells.shape, np.int64)
-    everywhere = np.arange(apart.shape[1])
-    for row, (start, end) in enumerate(zip(first, [*first[1:], len(ranks)], strict=True)):
-        part = apart[start:end]
-        best = np.argmax(np.nan_to_num(np.abs(part), nan=-1.0, posinf=np.inf), axis=0)
-        cells[row], who[row] = part[best, everywhere], ranks[start:end][best]
-    who[np.isnan(cells)] = -1
-    return cells, who
+    height = np.abs(apart)
+    height[np.isnan(height)] = -1.0
+    sizes = np.diff(np.append(first, len(ranks)))
+    is_best = height == np.repeat(np.maximum.reduceat(height, first, axis=1), sizes, axis=1)
+    at = np.minimum.reduceat(np.where(is_best, np.arange(len(ranks), dtype=np.int32), np.int32(len(ranks))), first, axis=1)
+    cells = np.take_along_axis(apart, at, axis=1)
+    return cells, np.where(np.isnan(cells), -1, ranks[at])
 
 
 def _columns(cells: NDArray[Any], who: NDArray[Any], starts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Of the steps of a column the farthest one."""
-    if len(starts) == cells.shape[1]:
+    if len(starts) == len(cells):
         return cells, who
-    ends = [*starts[1:], cells.shape[1]]
-    best = [
-        start + np.argmax(np.nan_to_num(np.abs(cells[:, start:end]), nan=-1.0, posinf=np.inf), axis=1)
-        for start, end in zip(starts, ends, strict=True)
-    ]
-    rows = np.arange(len(cells))
-    return np.stack([cells[rows, at] for at in best], axis=1), np.stack([who[rows, at] for at in best], axis=1)
-
-
-def _scores(cells: NDArray[Any]) -> NDArray[np.float64]:
-    return np.array([_median(np.clip(row, -1e6, 1e6)) if (~np.isnan(row)).any() else 0.0 for row in cells.astype(np.float64)])
+    height = np.nan_to_num(np.abs(cells), nan=-1.0, posinf=np.inf)
+    ends = [*starts[1:], len(cells)]
+    best = np.array([start + np.argmax(height[start:end], axis=0) for start, end in zip(starts, ends, strict=True)])
+    return np.take_along_axis(cells, best, axis=0), np.take_along_axis(who, best, axis=0)

@@ -82,6 +82,20 @@ def test_the_newest_value_of_a_step_counts(samples):
     assert values(samples, "gpu") == [(5, 0, 2.0), (5, 1, 3.0)]
 
 
+@pytest.mark.parametrize("again", [[], [entry(9, {"gpu": [7.0, 8.0]}, step=5), entry(10, {"gpu": [9.0, 9.5]}, step=5, attempt="a2")]])
+def test_the_cells_of_a_picture_are_what_the_rows_say(samples, again):
+    """Whether frames lie mixed, or a rank and step has several rows: then the newest of the newest attempt counts, as the last one."""
+    nodes = [entry(3, {"gpu": [3.0, 4.0]}, step=6), entry(2, {"gpu": [1.0, 2.0]}, step=5), *again]
+    host = entry(1, {"gpu": [99.0]}, step=5, ranks=1)
+    host.frame.rank[:] = -1
+    samples.write([Entry(1, 0.0, encode(host.frame)), *nodes])
+    cells, rows = samples.cells("r", "gpu", Window(from_step=5, to_step=6)), samples.ranks("r", "gpu", EVERYTHING)
+    pairs = [dict(zip(zip(f.rank.tolist(), f.step.tolist(), strict=True), f.value.tolist(), strict=True)) for f in (cells, rows)]
+    assert pairs[0] == {key: value for key, value in pairs[1].items() if key[0] >= 0} and len(pairs[0]) == 4
+    assert pairs[0][0, 5] == (9.0 if again else 1.0)
+    assert len(samples.cells("r", "nothing", EVERYTHING).rank) == 0
+
+
 def test_rewound_steps_stand_under_their_attempt(samples):
     samples.write([entry(1, {"loss": [1.0, 1.0]}, step=5), entry(2, {"loss": [2.0, 2.0]}, step=5, attempt="a2")])
     rows = samples.ranks("r", "loss", EVERYTHING, [0])

@@ -6,14 +6,15 @@ import base64
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from numpy.typing import NDArray
 from pydantic import Field
 
 from holter_monitor import heat
 from holter_monitor.api.parts import Parts, TheCaller, TheParts, visible_run
+from holter_monitor.api.series import answer
 from holter_monitor.api.shapes import Shape
-from holter_monitor.store.ports import Rows, Window
+from holter_monitor.store.ports import Cells, Window
 
 router = APIRouter(prefix="/api/v1", tags=["series"])
 CELLS = 3_000_000
@@ -62,7 +63,7 @@ def get_heatmap(
     to_step: Step = None,
     columns: Annotated[int, Query(ge=1, le=400)] = 120,
     by: Literal["auto", "node", "rank"] = "auto",
-) -> HeatmapShape:
+) -> Response:
     """By default the newest steps, as many as there are columns."""
     with parts.control.read() as connection:
         row = visible_run(connection, run, caller)
@@ -70,40 +71,44 @@ def get_heatmap(
     last = newest if to_step is None else min(to_step, newest)
     first = max(0, last - columns + 1) if from_step is None else from_step
     points, sampled = _points(parts, run, metric, first=first, last=last, world_size=row["world_size"])
-    kept = points.rank >= 0
-    rank, node, step, value = points.rank[kept], points.node[kept], points.step[kept], points.value[kept].astype(np.float64)
-    by_rank = by == "rank" or (by == "auto" and len(np.unique(rank)) <= RANK_ROWS)
-    picture = heat.heat(rank if by_rank else node, rank, step, value, columns)
-    return HeatmapShape(
-        run=run,
-        metric=metric,
-        by="rank" if by_rank else "node",
-        rows=_rows(picture.keys, rank, node, parts.samples.nodes(run), by_rank=by_rank),
-        steps=[int(step) for step in picture.steps],
-        sampled=sampled,
-        values=base64.b64encode(picture.values.astype("<f4").tobytes()).decode(),
-        center=[float(value) if np.isfinite(value) else None for value in picture.center],
-        outliers=[_outlier(picture, index) for index in picture.outliers],
-    )
+    ranks, row_of = heat.numbered(points.rank)
+    by_rank = by == "rank" or (by == "auto" and len(ranks) <= RANK_ROWS)
+    picture = heat.heat(points.rank if by_rank else points.node, points.rank, points.step, points.value, columns)
+    names = parts.samples.nodes(run)
+    document = {
+        "run": run,
+        "metric": metric,
+        "by": "rank" if by_rank else "node",
+        "rows": _ranks(ranks, row_of, points.node, names) if by_rank else _nodes(picture.keys, names),
+        "steps": picture.steps.tolist(),
+        "sampled": sampled,
+        "values": base64.b64encode(picture.values.astype("<f4", copy=False).tobytes()).decode(),
+        "center": [value if np.isfinite(value) else None for value in picture.center.tolist()],
+        "outliers": [_outlier(picture, index) for index in picture.outliers],
+    }
+    return answer(document)
 
 
-def _points(parts: Parts, run: str, metric: str, *, first: int, last: int, world_size: int) -> tuple[Rows, bool]:
+def _points(parts: Parts, run: str, metric: str, *, first: int, last: int, world_size: int) -> tuple[Cells, bool]:
     if (last - first + 1) * max(1, world_size) <= CELLS:
-        return parts.samples.ranks(run, metric, Window(from_step=first, to_step=last)), False
+        return parts.samples.cells(run, metric, Window(from_step=first, to_step=last)), False
     steps = np.unique(np.linspace(first, last, SAMPLED).astype(int))
-    pieces = [parts.samples.ranks(run, metric, Window(from_step=int(step), to_step=int(step))) for step in steps]
-    names = ("attempt", "node", "rank", "step", "time_ns", "value")
-    return Rows(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names)), True
+    pieces = [parts.samples.cells(run, metric, Window(from_step=int(step), to_step=int(step))) for step in steps]
+    return Cells(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Cells.__slots__)), True
 
 
-def _rows(keys: NDArray[Any], rank: NDArray[Any], node: NDArray[Any], names: dict[int, str], *, by_rank: bool) -> list[RowShape]:
-    if not by_rank:
-        return [RowShape(name=names.get(int(key), "?"), node=names.get(int(key), "?"), rank=None) for key in keys]
-    home = dict(zip(rank.tolist(), node.tolist(), strict=True))
-    return [RowShape(name=f"rank {key}", node=names.get(home[int(key)], "?"), rank=int(key)) for key in keys]
+def _nodes(numbers: NDArray[Any], names: dict[int, str]) -> list[dict[str, Any]]:
+    return [{"name": names.get(number, "?"), "node": names.get(number, "?"), "rank": None} for number in numbers.tolist()]
 
 
-def _outlier(picture: heat.Heat, row: int) -> OutlierShape:
+def _ranks(ranks: NDArray[Any], row_of: NDArray[Any], node: NDArray[Any], names: dict[int, str]) -> list[dict[str, Any]]:
+    home = np.zeros(len(ranks), np.int64)
+    home[row_of] = node
+    pairs = zip(ranks.tolist(), home.tolist(), strict=True)
+    return [{"name": f"rank {rank}", "node": names.get(number, "?"), "rank": rank} for rank, number in pairs]
+
+
+def _outlier(picture: heat.Heat, row: int) -> dict[str, Any]:
     ranks = picture.extreme_rank[row]
     seen, counts = np.unique(ranks[ranks >= 0], return_counts=True)
-    return OutlierShape(row=row, score=round(float(picture.scores[row]), 2), rank=int(seen[np.argmax(counts)]))
+    return {"row": row, "score": round(float(picture.scores[row]), 2), "rank": int(seen[np.argmax(counts)])}

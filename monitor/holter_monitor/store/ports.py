@@ -86,6 +86,16 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Cells:
+    """What `Rows` says of many ranks, without the times: a value a rank and step, or of several the one that counts last. In no other order."""
+
+    node: NDArray[Any]
+    rank: NDArray[Any]
+    step: NDArray[Any]
+    value: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregates:
     """One metric over groups of ranks, by attempt, step and group (the group is 0 where all ranks are one)."""
 
@@ -128,6 +138,10 @@ class SampleStore(Protocol):
 
     def ranks(self, run: str, metric: str, window: Window, ranks: Sequence[int] | None = None) -> Rows:
         """The values that were logged, each rank's own (a metric's newest value of a rank and step counts)."""
+        ...
+
+    def cells(self, run: str, metric: str, window: Window) -> Cells:
+        """The values of all ranks (not of the nodes' own rows) that a picture of many steps is made of."""
         ...
 
     def aggregate(self, run: str, metric: str, window: Window, *, how: str, groups: dict[int, int] | None = None) -> Aggregates:

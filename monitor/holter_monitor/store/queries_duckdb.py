@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holter_monitor.errors import Unavailable
-from holter_monitor.store.ports import Aggregates, Rows, Window
+from holter_monitor.store.ports import Aggregates, Cells, Rows, Window
 from holter_monitor.store.samples_duckdb import DuckDbSamples
 
 # Non-finite values take no part in an aggregate: one NaN of 16,384 ranks would blank the line. `count` tells how many did.
@@ -50,6 +50,21 @@ class DuckDbQueries(DuckDbSamples):
         )
         keep = _newest(found["time_ns"], found["node"], found["rank"], found["step"], found["attempt"])  # every one, nearly always
         return Rows(*(np.asarray(found[name][keep]) for name in ("attempt", "node", "rank", "step", "time_ns", "value")))
+
+    def cells(self, run: str, metric: str, window: Window) -> Cells:
+        column = self.catalog.column(run, metric)
+        if column is None:
+            return Cells(*(np.empty(0, np.int64) for _ in range(4)))
+        where, values = self._where(run, column, window)
+        found = self._fetch(
+            f"SELECT node, rank, step, {column} AS value FROM {self.catalog.table(run)} WHERE {where} AND rank >= 0",  # noqa: S608
+            values,
+        )
+        if _are_distinct(found["rank"], found["step"]):
+            return Cells(found["node"], found["rank"], found["step"], found["value"])
+        rows = self.ranks(run, metric, window)
+        own = rows.rank >= 0
+        return Cells(rows.node[own], rows.rank[own], rows.step[own], rows.value[own])
 
     def aggregate(self, run: str, metric: str, window: Window, *, how: str, groups: dict[int, int] | None = None) -> Aggregates:
         column = self.catalog.column(run, metric)
@@ -126,6 +141,18 @@ def _newest(time_ns: NDArray[Any], *keys: NDArray[Any]) -> NDArray[Any] | slice:
         same &= arranged[1:] == arranged[:-1]
     last: NDArray[Any] = order[np.append(~same, True)]
     return last
+
+
+def _are_distinct(rank: NDArray[Any], step: NDArray[Any]) -> bool:
+    """Whether no two rows are of one rank and step. Their order does not matter: frames of many nodes lie mixed."""
+    if not len(rank):
+        return True
+    width, height = int(rank.max()) + 1, int(step.max()) - int(step.min()) + 1
+    if width * height > 16 * len(rank) + 1_000:
+        return False  # too scattered for a map: the long way
+    is_there = np.zeros(width * height, bool)
+    is_there[(step - step.min()) * width + rank] = True
+    return int(np.count_nonzero(is_there)) == len(rank)
 
 
 def _arrow(columns: dict[str, NDArray[Any]]) -> Any:
