@@ -87,7 +87,7 @@ def test_the_cells_of_a_picture_are_what_the_rows_say(samples, again):
     """Whether frames lie mixed, or a rank and step has several rows: then the newest of the newest attempt counts, as the last one."""
     nodes = [entry(3, {"gpu": [3.0, 4.0]}, step=6), entry(2, {"gpu": [1.0, 2.0]}, step=5), *again]
     host = entry(1, {"gpu": [99.0]}, step=5, ranks=1)
-    host.frame.rank[:] = -1
+    host.frame.rank = np.array([-1], np.int32)
     samples.write([Entry(1, 0.0, encode(host.frame)), *nodes])
     cells, rows = samples.cells("r", "gpu", Window(from_step=5, to_step=6)), samples.ranks("r", "gpu", EVERYTHING)
     pairs = [dict(zip(zip(f.rank.tolist(), f.step.tolist(), strict=True), f.value.tolist(), strict=True)) for f in (cells, rows)]
