@@ -18,7 +18,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -52,6 +52,30 @@ class Column:
     present: NDArray[np.bool_] | None = None
 
 
+class LaidColumns(Mapping[str, Column]):
+    """The metrics of a frame that was decoded; a column is made when it is asked for.
+
+    Whoever only takes frames in and stores them never asks. Made at once, the columns of two thousand frames a second were a third of the
+    collector's CPU, and the half million objects that waited for the sample writer made each garbage collection stop it for 0.3 s.
+    """
+
+    __slots__ = ("_data", "_layout", "_start")
+
+    def __init__(self, data: bytes, start: int, layout: Layout) -> None:
+        self._data, self._start, self._layout = data, start, layout
+
+    def __getitem__(self, name: str) -> Column:
+        place, rows = self._layout.named[name], self._layout.rows
+        values = np.frombuffer(self._data, place.dtype, rows, self._start + place.offset)
+        return Column(values, None if place.validity is None else _present(self._data, rows, self._start + place.validity))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layout.named)
+
+    def __len__(self) -> int:
+        return len(self._layout.named)
+
+
 @dataclass(slots=True)
 class Frame:
     """What a node agent ships at once. Identity is `(node, boot, seq)`: the collector stores each once, however often it arrives."""
@@ -65,7 +89,7 @@ class Frame:
     rank: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     step: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     time_ns: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    metrics: dict[str, Column] = field(default_factory=dict)
+    metrics: Mapping[str, Column] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     layout: Layout | None = field(default=None, repr=False, compare=False)
@@ -145,14 +169,7 @@ def decode(data: bytes) -> Frame:
     layout = layout_of(header.get("columns"), rows)
     layout.check(len(data) - _CRC.size - start)
     rank, step, time_ns = (np.frombuffer(data, place.dtype, rows, start + place.offset) for place in layout.keys)
-    metrics = {
-        place.name: Column(
-            np.frombuffer(data, place.dtype, rows, start + place.offset),
-            None if place.validity is None else _present(data, rows, start + place.validity),
-        )
-        for place in layout.metrics
-    }
-    return _assemble(header, rank=rank, step=step, time_ns=time_ns, metrics=metrics, layout=layout)
+    return _assemble(header, rank=rank, step=step, time_ns=time_ns, metrics=LaidColumns(data, start, layout), layout=layout)
 
 
 def _present(data: bytes, rows: int, offset: int) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -34,6 +35,8 @@ class Layout:
     keys: tuple[Place, ...]
     """rank, step, time_ns."""
     metrics: tuple[Place, ...]
+    named: Mapping[str, Place]
+    """The metrics by name, in their order."""
     size: int
     """Bytes of the body."""
 
@@ -85,7 +88,8 @@ def _checked(heads: Heads, rows: int) -> Layout:
         length = np.dtype(dtype).itemsize * rows
         places.append(Place(name, np.dtype(dtype), offset, offset + length if nulls else None))
         offset += length + ((rows + 7) // 8 if nulls else 0)
-    return Layout(rows, tuple(places[: len(KEYS)]), tuple(places[len(KEYS) :]), offset)
+    metrics = tuple(places[len(KEYS) :])
+    return Layout(rows, tuple(places[: len(KEYS)]), metrics, {place.name: place for place in metrics}, offset)
 
 
 _remembered = lru_cache(maxsize=256)(_checked)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
+
 from holter.errors import FrameError
 from holter.frame import Event, Frame, decode
 
@@ -89,9 +91,10 @@ class CollectorStandIn:
                 column = frame.metrics.get(metric)
                 if column is None:
                     continue
-                for index in range(frame.rows):
-                    if (column.present is None or column.present[index]) and rank in (None, int(frame.rank[index])):
-                        found.append((int(frame.step[index]), float(column.values[index])))
+                is_wanted = np.ones(frame.rows, bool) if column.present is None else column.present
+                if rank is not None:
+                    is_wanted = is_wanted & (frame.rank == rank)
+                found += zip(frame.step[is_wanted].tolist(), column.values[is_wanted].astype(float).tolist(), strict=True)
         return found
 
     def wait_for(self, condition: Callable[[CollectorStandIn], object], seconds: float = 20.0) -> None:

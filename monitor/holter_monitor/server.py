@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -23,12 +24,19 @@ def serve(settings: Settings, ready: Callable[[Settings], None]) -> int:
     listener = listen(settings)
     settings = dataclasses.replace(settings, port=listener.getsockname()[1])
     server = uvicorn.Server(config(app.build(settings), settings))
+    _settle_memory()
     ready(settings)
     # uvicorn shuts down in order and then raises the signal again, for whoever had it before: an orderly end is no death by signal.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run(sockets=[listener])
     return 0
+
+
+def _settle_memory() -> None:
+    """What was built lives as long as the process: a full garbage collection that looked through it all would stop every request for 0.2 s."""
+    gc.collect()
+    gc.freeze()
 
 
 def listen(settings: Settings) -> socket.socket:

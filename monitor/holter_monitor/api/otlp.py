@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,10 @@ def _frame(run: str, told: otlp.Told, last_step: int | None, now_ns: int) -> Fra
     frame.rank = np.array([rank for (rank, _, _), _ in rows], np.int32)
     frame.step = np.array(steps, np.int64)
     frame.time_ns = np.array([min(time_ns, 2**63 - 1) or now_ns for (_, _, time_ns), _ in rows], np.int64)
-    for name in names:
-        present = np.array([name in values for _, values in rows])
-        frame.metrics[name] = Column(np.array([values.get(name, 0.0) for _, values in rows]), None if present.all() else present)
+    frame.metrics = {name: _column(name, [values for _, values in rows]) for name in names}
     return frame
+
+
+def _column(name: str, rows: Sequence[Mapping[str, float]]) -> Column:
+    present = np.array([name in values for values in rows])
+    return Column(np.array([values.get(name, 0.0) for values in rows]), None if present.all() else present)

@@ -119,4 +119,6 @@ def _mixed(entries: Sequence[Entry]) -> Iterator[Block]:
 
 
 def _types(frame: Frame) -> dict[str, str]:
+    if frame.layout is not None:
+        return {place.name: place.dtype.str for place in frame.layout.metrics}
     return {name: column.values.dtype.str for name, column in frame.metrics.items()}
