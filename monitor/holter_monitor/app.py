@@ -12,7 +12,6 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from holter.frame import Frame
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
 from holter_monitor import __version__, ui
@@ -37,6 +36,7 @@ from holter_monitor.api import (
     stream,
 )
 from holter_monitor.api.access import Access
+from holter_monitor.api.answers import Answers
 from holter_monitor.api.frames import Frames
 from holter_monitor.api.gate import FRAMES, Gate
 from holter_monitor.api.known import KnownRuns
@@ -77,9 +77,7 @@ def build(settings: Settings) -> Gate:
             lock.close()
 
     app = FastAPI(title="Holter", version=__version__, lifespan=lifespan, description="Health of training runs.")
-    app.add_middleware(
-        GZipMiddleware, minimum_size=2_000, compresslevel=1
-    )  # numbers as text shrink to a third; event streams are left alone
+    app.add_middleware(Answers)
     app.state.parts = parts
     problems.install(app)
     openapi.install(app)

@@ -76,8 +76,28 @@ def test_zoom_and_rank(served, mesh):
     assert served.get(f"runs/{mesh}/series", metric="loss", agg="max")["value"] == [4.0] * 5
 
 
-def test_long_answers_are_compressed(served, mesh):
-    answer = served.http.get(f"/api/v1/runs/{mesh}/events", headers={"Accept-Encoding": "gzip"})
-    assert ("Content-Encoding" in answer.headers) == (len(answer.content) >= 2_000)
-    document = served.http.get("/openapi.json", headers={"Accept-Encoding": "gzip"})
-    assert document.headers["Content-Encoding"] == "gzip"
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [("gzip, zstd", "zstd"), ("gzip", "gzip"), ("zstd;q=0, gzip", "gzip"), ("identity", None), ("zstd;q=0, *;q=0", None), ("*", "zstd")],
+)
+def test_a_large_answer_is_packed_as_the_client_takes_it(served, mesh, accepted, coding):
+    plain = served.http.get("/openapi.json", headers={"Accept-Encoding": "identity"})
+    packed = served.http.get("/openapi.json", headers={"Accept-Encoding": accepted})
+    assert packed.headers.get("Content-Encoding") == coding and packed.json() == plain.json()
+    assert (int(packed.headers["Content-Length"]) < int(plain.headers["Content-Length"])) == (coding is not None)
+    assert "Accept-Encoding" in packed.headers["Vary"]
+
+
+def test_what_the_client_has_already_is_not_sent_again(served):
+    run = served.new_run("etag")
+    path = f"/api/v1/runs/{run}/series?metric=loss"
+    served.send(frame(run, 1, boot=run))
+    served.until(lambda: served.http.get(path).json()["step"] == [1])
+    first = served.http.get(path)
+    etag = first.headers["ETag"]
+    assert etag.startswith('W/"') and first.headers["Cache-Control"] == "private, no-cache"
+    again = served.http.get(path, headers={"If-None-Match": f'"other", {etag}'})
+    assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", etag)
+    served.send(frame(run, 2, boot=run))
+    served.until(lambda: served.http.get(path, headers={"If-None-Match": etag}).status_code == 200)
+    assert served.http.get("/api/v1/runs/nope", headers={"If-None-Match": "*"}).status_code == 404
