@@ -22,10 +22,11 @@ from holter_monitor.detectors import DETECTORS
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.snapshot import SnapshotError, pack, unpack
 from holter_monitor.stream.align import StepAligner
+from holter_monitor.stream.pace import Pace
 from holter_monitor.stream.steps import Arrival, Point, RunFacts, Step, Topology
 from holter_monitor.stream.summaries import Summary, summarize
 
-VERSION = 1
+VERSION = 2
 Called: TypeAlias = "tuple[Detector, Callable[..., Any]]"
 _METHODS = ("update", "observe", "receive", "hear", "sample", "tick", "finish")
 
@@ -41,6 +42,8 @@ class Engine:
             begin = getattr(detector, "begin", None)
             if begin is not None:
                 begin(run)
+        self._pace = Pace()
+        self._share()
         self._off: set[str] = set()
         self._attempts: list[str] = []
         self._aligner: StepAligner | None = None
@@ -131,6 +134,7 @@ class Engine:
                 "summaries": self._summaries,
                 "stale_rows": self._stale_rows,
                 "off": self._off,
+                "pace": self._pace,
                 "detectors": {_name(detector): _state(detector) for detector in self._detectors},
             }
         )
@@ -144,7 +148,8 @@ class Engine:
         engine = cls(kept["run"], detectors)
         engine.topology, engine._attempts, engine._aligner = kept["topology"], kept["attempts"], kept["aligner"]
         engine._last, engine._summaries, engine._off = kept["last"], kept["summaries"], kept["off"]
-        engine._stale_rows = kept["stale_rows"]
+        engine._stale_rows, engine._pace = kept["stale_rows"], kept["pace"]
+        engine._share()
         for detector in engine._detectors:
             _recall(detector, kept["detectors"].get(_name(detector)))
         engine._sort()
@@ -164,6 +169,12 @@ class Engine:
             return steps
         assert self._aligner is not None
         return steps + self._aligner.add(frame, received)
+
+    def _share(self) -> None:
+        """Gives every detector that judges the run's pace the same one."""
+        for detector in self._detectors:
+            for name in _shared_names(detector):
+                setattr(detector, name, self._pace)
 
     def _sort(self) -> None:
         """Who is called for what; a detector that is off is called for nothing."""
@@ -218,8 +229,12 @@ def _name(detector: Detector) -> str:
     return type(detector).__qualname__
 
 
+def _shared_names(detector: object) -> list[str]:
+    return [f.name for f in fields(detector) if f.metadata.get("shared")] if is_dataclass(detector) else []
+
+
 def _state_names(detector: object) -> set[str]:
-    return {f.name for f in fields(detector) if not f.init} if is_dataclass(detector) else set()
+    return {f.name for f in fields(detector) if not f.init and not f.metadata.get("shared")} if is_dataclass(detector) else set()
 
 
 def _state(detector: Detector) -> bytes:

@@ -31,10 +31,12 @@ class SortedWindow:
         self.ordered = sorted(self.values)
 
     def push(self, value: float) -> None:
-        if len(self.values) >= self.size:
-            del self.ordered[bisect_left(self.ordered, self.values.popleft())]
-        self.values.append(value)
-        insort(self.ordered, value)
+        # The innermost loop of a scan: some seventeen calls a record, hence the local names.
+        values, ordered = self.values, self.ordered
+        if len(values) >= self.size:
+            del ordered[bisect_left(ordered, values.popleft())]
+        values.append(value)
+        insort(ordered, value)
 
     def quantile(self, share: float) -> float:
         """The value below which `share` of the window lies (nearest rank). Raises IndexError when empty."""
@@ -137,18 +139,20 @@ class Drift:
     mean: float = 0.0
     seen: int = 0
     past: SortedWindow = field(default_factory=lambda: SortedWindow(48))
+    spread: float = 0.0
+    """Of the means, as the past ones have it; 0.0 before the first."""
 
     def push(self, deviations: float) -> float:
         """The mean in units of its own spread (at least that of white noise), after taking `deviations` in."""
-        bounded = max(-self.bound, min(self.bound, deviations))
+        bounded = deviations if -self.bound <= deviations <= self.bound else max(-self.bound, min(self.bound, deviations))
         self.mean += (bounded - self.mean) / self.memory
         self.seen += 1
         if self.seen % self.memory == 0:
             self.past.push(abs(self.mean))
-        return self.mean / self.spread
+            self.spread = self._spread()
+        return self.mean / (self.spread or self._spread())
 
-    @property
-    def spread(self) -> float:
+    def _spread(self) -> float:
         white = 1.0 / sqrt(2 * self.memory - 1)
         return max(white, MAD_TO_SIGMA * self.past.median) if len(self.past) >= 8 else 2.0 * white
 

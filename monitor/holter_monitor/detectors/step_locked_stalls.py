@@ -8,7 +8,7 @@ from typing import ClassVar
 from scipy.stats import hypergeom
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.stream.pace import Pace
+from holter_monitor.stream.pace import SHARED, Pace
 from holter_monitor.stream.steps import Step
 
 KEPT = 4096
@@ -42,7 +42,7 @@ class StepLockedStalls:
     """Share of the shared steps' time that the recurring stalls must cost."""
     settle_records: int = 100
     """A count that has grown is told again when it has doubled, and at the latest so many records after it was last told."""
-    pace: Pace = field(init=False, default_factory=Pace)
+    pace: Pace = field(init=False, default_factory=Pace, metadata=SHARED)
     now: Trail = field(init=False, default_factory=lambda: Trail(""))
     earlier: list[Trail] = field(init=False, default_factory=list)
     excess: float = field(init=False, default=0.0)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stream.levels import Levels
-from holter_monitor.stream.pace import REBASES, Pace
+from holter_monitor.stream.pace import REBASES, SHARED, Pace
 from holter_monitor.stream.steps import Step
 
 
@@ -31,7 +31,7 @@ class ThroughputDecline:
     kind: ClassVar[str] = "throughput_decline"
     least_rise: float = 0.05
     """Rise of the cost (logarithm) over the run's best level that is worth a word."""
-    pace: Pace = field(init=False, default_factory=Pace)
+    pace: Pace = field(init=False, default_factory=Pace, metadata=SHARED)
     levels: Levels = field(init=False, default_factory=Levels)
     slope: Slope | None = field(init=False, default=None)
 

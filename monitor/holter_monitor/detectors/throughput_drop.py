@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stream.levels import Levels
 from holter_monitor.stream.lost_time import Loss
-from holter_monitor.stream.pace import REBASES, Beat, Pace, Stall
+from holter_monitor.stream.pace import REBASES, SHARED, Beat, Pace, Stall
 from holter_monitor.stream.steps import Sample, Step
 from holter_monitor.stream.surroundings import Surroundings
 
@@ -36,7 +36,7 @@ class ThroughputDrop:
     """Records without an unexplained stall after which the loss has passed."""
     lone_records: int = 200
     """Calm records that make a first long stall remarkable."""
-    pace: Pace = field(init=False, default_factory=Pace)
+    pace: Pace = field(init=False, default_factory=Pace, metadata=SHARED)
     levels: Levels = field(init=False, default_factory=Levels)
     surroundings: Surroundings = field(init=False, default_factory=Surroundings)
     losses: dict[str, Loss] = field(init=False, default_factory=dict)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.stream.pace import REBASES, Pace, Stall
+from holter_monitor.stream.pace import REBASES, SHARED, Pace, Stall
 from holter_monitor.stream.steps import Sample, Step
 from holter_monitor.stream.surroundings import Surroundings
 
@@ -43,7 +43,7 @@ class ThroughputStalls:
     """Steps without anything like it before a single stall warns."""
     quiet_records: int = 300
     """Records without a stall after which a spell is over."""
-    pace: Pace = field(init=False, default_factory=Pace)
+    pace: Pace = field(init=False, default_factory=Pace, metadata=SHARED)
     surroundings: Surroundings = field(init=False, default_factory=Surroundings)
     spell: Spell | None = field(init=False, default=None)
 

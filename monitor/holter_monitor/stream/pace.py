@@ -1,6 +1,7 @@
 """How fast a run goes and where it stops: the seconds a unit of work costs, the level they stand on, the stalls, and which of these are regular.
 
-Four detectors judge throughput; each keeps a `Pace` of its own. A stall is a record that costs far more than the level. It is excused when an
+Four detectors judge throughput; the engine gives them one `Pace` (a field with `metadata=SHARED`), which takes each step in once.
+A stall is a record that costs far more than the level. It is excused when an
 event declares it (a checkpoint, an evaluation, a resume) or when it belongs to a period that the run has shown: a pause every 250 steps is
 how the run works. Learning a period excuses the stalls that showed it too, so nothing stays open that turned out to be regular.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import exp, log
+from math import exp, inf, log
 from statistics import median
 
 from holter_monitor.stats import MAD_TO_SIGMA, SortedWindow
@@ -19,6 +20,8 @@ PAUSES = frozenset({"checkpoint", "eval", "resume", "stage"})
 """Declared events whose step, and the next one, may take as long as they like."""
 REBASES = frozenset({"batch_size_change", "seq_len_change", "data_stage_change"})
 """Declared events after which a step costs something else."""
+SHARED = {"shared": True}
+"""Metadata of a detector's field that is the run's and not its own: the engine sets it, and keeps it in the snapshot once."""
 RATES = ("tokens_per_second", "samples_per_second")
 SECONDS = "step_time_seconds"
 
@@ -101,7 +104,14 @@ class Pace:
     """(step, record, cost) of the records before the level was known: a period may have begun among them."""
 
     def observe(self, step: Step) -> Beat | None:
-        """The record's beat; None where it has no cost, or before the level is known."""
+        """The record's beat; None where it has no cost, or before the level is known. A step is taken in once, however often it is asked for."""
+        if step.paced_by is not self:
+            step.beat = self._take(step)
+            step.paced_by = self
+        beat: Beat | None = step.beat
+        return beat
+
+    def _take(self, step: Step) -> Beat | None:
         if step.words:
             self._hear(step.words)
         cost = self._cost(step)
@@ -114,14 +124,13 @@ class Pace:
         if self.level == 0.0:
             self._start(step.number, cost)
             return None
-        seconds = step.mean(SECONDS)
-        beat = Beat(step.number, self.records, cost, cost / self.level, seconds, None)
+        ratio = cost / self.level
+        beat = Beat(step.number, self.records, cost, ratio, cost if self.basis == SECONDS else step.mean(SECONDS), None)
         wait = step.mean("data_wait_seconds") or 0.0
-        if beat.ratio <= self.limit:
+        if ratio <= self.limit:
             self.run_of_stalls = 0
-            self.wait_level += (min(wait, 4.0 * self.wait_level + 1e-9) - self.wait_level) * (0.02 if self.wait_level else 0.0)
-            if not self.wait_level:
-                self.wait_level = wait
+            level = self.wait_level
+            self.wait_level = level + 0.02 * (min(wait, 4.0 * level + 1e-9) - level) if level else wait
             self._learn(cost, 10)
             return beat
         beat.stall = self._stall(beat, wait)
@@ -145,9 +154,15 @@ class Pace:
             self.excused_until = self.records + (4 if "resume" in words else 2)
 
     def _cost(self, step: Step) -> float | None:
-        for metric in (self.basis,) if self.basis else (*RATES, SECONDS):
+        value = step.mean(self.basis) if self.basis else None
+        if value is not None and 0.0 < value < inf:
+            return value if self.basis == SECONDS else 1.0 / value
+        return None if self.basis else self._first_cost(step)
+
+    def _first_cost(self, step: Step) -> float | None:
+        for metric in (*RATES, SECONDS):
             value = step.mean(metric)
-            if value is not None and value > 0.0 and value != float("inf"):
+            if value is not None and 0.0 < value < inf:
                 self.basis = metric
                 return value if metric == SECONDS else 1.0 / value
         return None
@@ -174,7 +189,7 @@ class Pace:
 
     def _learn(self, cost: float, every: int) -> None:
         self.normal.push(cost)
-        if len(self.normal) < 20 or self.records % every:
+        if self.records % every or len(self.normal) < 20:
             return
         self.level = self.normal.median
         # Quartiles instead of the median deviation: the window is sorted already, so they cost nothing.

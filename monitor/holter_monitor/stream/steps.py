@@ -112,7 +112,10 @@ class Step:
     logged is None; one that ranks logged, none of them finite, is NaN. A record of a log is a step with one rank.
     """
 
-    __slots__ = ("_matrix", "_means", "_present", "_rows", "attempt", "events", "missing", "number", "ranks", "time", "topology", "words")
+    __slots__ = (
+        *("_matrix", "_means", "_present", "_rows", "attempt", "beat", "events", "missing", "number"),
+        *("paced_by", "ranks", "time", "topology", "words"),
+    )
 
     def __init__(
         self, number: int, *, time: float = 0.0, attempt: str = "", events: Sequence[Event] = (), topology: Topology | None = None
@@ -127,6 +130,9 @@ class Step:
         """The attempt's ranks, ascending; columns have this length."""
         self.missing: Ranks = ONE_RANK[:0]
         """Ranks that were expected and had not reached this step when it was closed."""
+        self.paced_by: object = None
+        """The `Pace` that has taken this step in, and what it made of it: four detectors ask, one answer is worked out."""
+        self.beat: Any = None
         self._means: dict[str, float] = {}
         self._rows: dict[str, int] = {}
         self._matrix: Values | None = None
