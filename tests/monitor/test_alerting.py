@@ -212,6 +212,16 @@ def test_ending_a_silence_early_tells_at_the_next_tick(connection: sa.Connection
     assert waiting(connection) == ["trigger"]
 
 
+def test_a_maintenance_window_called_off_before_it_began_hides_nothing_and_stops_nothing(connection: sa.Connection) -> None:
+    """It was kept with its end at its start, which no silence may have: every later look at the silences failed on it."""
+    alerting = Alerting(policy())
+    window = alerting.add_silence(connection, matchers={"project": "smol"}, author="ada", reason="x", starts=5000.0, ends=9000.0, now=900.0)
+    alerting.end_silence(connection, window.id, "bob", 950.0)
+    alerting.apply(connection, RUN, [SPIKE], 1000.0)
+    alerting.tick(connection, 6000.0)
+    assert "trigger" in waiting(connection)
+
+
 def test_acknowledging_is_written_down_told_and_ends_the_reminders(connection: sa.Connection) -> None:
     alerting = Alerting(policy(routes=[{"receivers": ["log"], "repeat": "1h", "escalate": [{"after": "15m", "receivers": ["log"]}]}]))
     alerting.apply(connection, RUN, [SPIKE], 1000.0)

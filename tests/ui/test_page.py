@@ -145,8 +145,8 @@ def test_the_heat_map_names_the_straggler_and_opens_it_by_keyboard(at: Window, s
 
 def test_runs_are_compared_at_equal_tokens(at: Window, stage: Stage) -> None:
     page = at.open("#/compare?runs=" + ",".join(stage.spikes[name] for name in ("Recoverable spikes", "Non recoverable spikes")))
-    expect(plot(page, "Difference to recoverable-spikes").locator("canvas")).to_be_visible()
-    expect(plot(page, "Difference to recoverable-spikes").locator(".legend")).to_contain_text("non-recoverable-spikes")
+    expect(plot(page, "Difference to the base, smoothed").locator("canvas")).to_be_visible()
+    expect(plot(page, "Difference to the base, smoothed").locator(".legend")).to_contain_text("non-recoverable-spikes")
 
 
 PLACES = [
@@ -157,6 +157,7 @@ PLACES = [
     "#/runs/{weka}/ranks",
     "#/runs/{weka}/ranks/5",
     "#/runs/{weka}/consistency",
+    "#/silences",
     "#/nowhere",
 ]
 

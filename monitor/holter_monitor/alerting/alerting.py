@@ -227,8 +227,10 @@ class Alerting:
         row = connection.execute(sa.select(silences).where(silences.c.id == silence)).one_or_none()
         if row is None:
             raise LookupError(silence)
-        ends = max(min(row.ends_at, now), row.starts_at)
-        connection.execute(silences.update().where(silences.c.id == silence).values(ends_at=ends))
+        if row.starts_at >= now:  # a window to come is called off: with its end before its start it could not be read again
+            connection.execute(silences.delete().where(silences.c.id == silence))
+        else:
+            connection.execute(silences.update().where(silences.c.id == silence).values(ends_at=min(row.ends_at, now)))
         _audit(connection, actor, "end silence", silence, detail={}, now=now)
         self._look_again(connection, _silence(row), now)
 

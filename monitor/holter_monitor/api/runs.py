@@ -88,6 +88,7 @@ def list_events(
     caller: TheCaller,
     *,
     event: Annotated[list[str] | None, Query()] = None,
+    without: Annotated[list[str] | None, Query(description="leave out events of these words")] = None,
     cursor: str | None = None,
     limit: Limit = 200,
 ) -> EventPage:
@@ -95,7 +96,7 @@ def list_events(
     after = cursors.read(cursor, int)
     with parts.control.read() as connection:
         visible_run(connection, run, caller)
-        rows = runs.events_of(connection, run, after=after[0] if after else 0, limit=limit + 1, words=event or ())
+        rows = runs.events_of(connection, run, after=after[0] if after else 0, limit=limit + 1, words=event or (), without=without or ())
     more = cursors.write(rows[limit - 1]["id"]) if len(rows) > limit else None
     return EventPage(items=[EventShape.of(row) for row in rows[:limit]], next=more)
 

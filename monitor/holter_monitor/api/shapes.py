@@ -187,6 +187,7 @@ class IncidentShape(Shape):
     causes: list[dict[str, Any]]
     evidence: dict[str, Any]
     parent: str | None
+    silence: str | None = Field(description="the silence that hid it when it began: nobody is told of it")
     created: str
     updated: str
     acknowledged_by: str | None
@@ -211,7 +212,7 @@ class IncidentShape(Shape):
             "end_step",
         )
         same = {
-            key: row[key] for key in (*keys, "ranks", "nodes", "summary", "causes", "evidence", "parent", "acknowledged_by", "severity")
+            key: row[key] for key in (*keys, "ranks", "nodes", "summary", "causes", "evidence", "parent", "silence", "acknowledged_by", "severity")
         }
         return cls(
             **same,

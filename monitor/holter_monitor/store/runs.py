@@ -78,10 +78,14 @@ def agents_of(connection: sa.Connection, run: str) -> list[sa.RowMapping]:
     return list(connection.execute(query).mappings())
 
 
-def events_of(connection: sa.Connection, run: str, *, after: int = 0, limit: int = 200, words: Sequence[str] = ()) -> list[sa.RowMapping]:
+def events_of(
+    connection: sa.Connection, run: str, *, after: int = 0, limit: int = 200, words: Sequence[str] = (), without: Sequence[str] = ()
+) -> list[sa.RowMapping]:
     query = sa.select(run_events).where(run_events.c.run == run, run_events.c.id > after).order_by(run_events.c.id).limit(limit)
     if words:
         query = query.where(run_events.c.event.in_(words))
+    if without:
+        query = query.where(run_events.c.event.not_in(without))
     return list(connection.execute(query).mappings())
 
 

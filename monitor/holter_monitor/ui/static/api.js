@@ -18,7 +18,8 @@ function headers() {
 }
 
 async function call(method, path, { params, body, signal } = {}) {
-  const query = new URLSearchParams(Object.entries(params || {}).filter(([, value]) => value !== null && value !== undefined));
+  const given = Object.entries(params || {}).flatMap(([name, value]) => [value].flat().map((one) => [name, one])); // a list is a parameter said several times
+  const query = new URLSearchParams(given.filter(([, value]) => value !== null && value !== undefined));
   const url = `/api/v1${path}${query.size ? "?" + query : ""}`;
   const options = { method, signal, headers: headers() };
   if (body !== undefined) {

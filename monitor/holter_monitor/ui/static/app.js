@@ -2,6 +2,7 @@
 
 import { failed, follow } from "./api.js";
 import { el, show } from "./dom.js";
+import { help, listenToKeys } from "./keys.js";
 
 const ROUTES = [
   [/^\/?$/, "runs", () => import("./views/runs.js")],
@@ -12,6 +13,7 @@ const ROUTES = [
   [/^\/incidents$/, "incidents", () => import("./views/incidents.js")],
   [/^\/incidents\/([^/]+)$/, "incidents", () => import("./views/incident.js")],
   [/^\/compare$/, "compare", () => import("./views/compare.js")],
+  [/^\/silences$/, "silences", () => import("./views/silences.js")],
 ];
 const main = document.getElementById("main");
 let current = null;
@@ -65,6 +67,8 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   main.focus();
 });
 theme();
+document.getElementById("keys").addEventListener("click", help);
+listenToKeys();
 addEventListener("hashchange", route);
 route();
 follow(live);

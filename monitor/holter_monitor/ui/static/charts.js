@@ -3,8 +3,10 @@
 import uPlot from "./vendor/uPlot.js";
 import { css, el } from "./dom.js";
 import { number, short } from "./format.js";
+import { Touch } from "./touch.js";
 
-const INKS = { first: "--accent", second: "--second", third: "--third", critical: "--critical", faint: "--faint" };
+const INKS = { first: "--accent", second: "--second", third: "--third", fourth: "--fourth", fifth: "--fifth", critical: "--critical", faint: "--faint" };
+const SEVERITIES = ["info", "warning", "critical"];
 const ink = (name) => css(INKS[name] || "--accent");
 
 // A chart of `series`: [{label, ink, values, low, high, fill, scale, format}] over `x`. `marks`: positions of what was not finite.
@@ -12,7 +14,7 @@ export class Chart {
   constructor({ title, height = 170, sync = null, onZoom = null, axis = null, signal, format = number, log = false }) {
     Object.assign(this, { title, height, sync, onZoom, axis, format, log });
     this.legend = el("div", { class: "legend" });
-    this.plot = el("div", { class: "plot", tabindex: 0, role: "img", "aria-label": `${title}: arrows move the cursor, plus and minus zoom, escape resets` });
+    this.plot = el("div", { class: "plot", tabindex: 0, role: "img", "aria-label": title });
     this.box = el("section", { class: "chart" }, this.legend, this.plot);
     this.content = null;
     this.u = null;
@@ -65,6 +67,7 @@ export class Chart {
     this.plot.replaceChildren();
     this.u = new uPlot(this.options(), this.columns(), this.plot);
     this.u.setScale("x", this.range());
+    if (this.onZoom) new Touch(this.u, this.onZoom);
     this.caption(null);
   }
 
@@ -82,7 +85,7 @@ export class Chart {
     const grid = { stroke: css("--rule"), width: 1 };
     const font = "12px system-ui, sans-serif"; // whole pixels: uPlot scales the digits before "px" and nothing before a point
     const axes = [
-      { stroke: css("--faint"), grid: { show: false }, ticks: { show: false }, font, size: 26, space: 90, values: (u, at) => at.map((v) => this.axis.format(v, at)) },
+      { stroke: css("--faint"), grid: { show: false }, ticks: { show: false }, font, size: 26, space: this.plot.clientWidth < 500 ? 64 : 90, values: (u, at) => at.map((v) => this.axis.format(v, at)) },
       { stroke: css("--faint"), grid, ticks: { show: false }, font, size: gutter, gap: 6, space: 34, values: (u, at) => at.map((v) => (v === null ? "" : this.format === number ? short(v) : this.format(v))) },
     ];
     const log = this.content.log;
@@ -123,16 +126,36 @@ export class Chart {
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    for (const band of this.content.bands || []) {
-      const left = u.valToPos(band.from, "x", true), right = Math.max(u.valToPos(band.to, "x", true), left + 2 * devicePixelRatio);
-      ctx.fillStyle = css(`--${band.severity}`) + "14";
-      ctx.fillRect(left, bbox.top, right - left, bbox.height);
-      ctx.fillStyle = css(`--${band.severity}`) + "a0";
-      ctx.fillRect(left, bbox.top, devicePixelRatio, bbox.height);
-    }
+    const bands = (this.content.bands || []).map((band) => ({ ...band, left: u.valToPos(band.from, "x", true), right: Math.max(u.valToPos(band.to, "x", true), u.valToPos(band.from, "x", true) + 2 * devicePixelRatio) }));
+    for (const band of bands.sort((one, other) => SEVERITIES.indexOf(one.severity) - SEVERITIES.indexOf(other.severity))) this.drawBand(u, band);
+    this.nameBands(u, bands);
     ctx.fillStyle = css("--faint") + "80";
     for (const at of this.content.ticks || []) ctx.fillRect(u.valToPos(at, "x", true), bbox.top + bbox.height - 5 * devicePixelRatio, devicePixelRatio, 5 * devicePixelRatio);
     ctx.restore();
+  }
+
+  // Washes do not add up to mud: the worse one takes the place of what it covers.
+  drawBand({ ctx, bbox }, { left, right, severity }) {
+    ctx.clearRect(left, bbox.top, right - left, bbox.height);
+    ctx.fillStyle = css(`--${severity}`) + "17";
+    ctx.fillRect(left, bbox.top, right - left, bbox.height);
+    ctx.fillStyle = css(`--${severity}`);
+    ctx.fillRect(left, bbox.top, right - left, 2 * devicePixelRatio);
+  }
+
+  // After all washes, so that an onset inside a worse trouble stays in sight; names one under the other where they would meet.
+  nameBands({ ctx, bbox }, bands) {
+    const px = devicePixelRatio, ends = []; // where each line of names is free again
+    ctx.font = `${11 * px}px system-ui, sans-serif`;
+    for (const { left, right, severity, label } of [...bands].sort((one, other) => one.left - other.left)) {
+      ctx.fillStyle = css(`--${severity}`);
+      ctx.fillRect(left, bbox.top, px, bbox.height);
+      const start = Math.max(left, bbox.left) + 6 * px, wide = label ? ctx.measureText(label).width : 0;
+      if (!label || start + wide > Math.min(right, bbox.left + bbox.width) - 4 * px) continue;
+      const free = ends.findIndex((end) => end < start), line = free < 0 ? ends.length : free;
+      ends[line] = start + wide + 8 * px;
+      if (line < 4) ctx.fillText(label, start, bbox.top + (15 + 13 * line) * px);
+    }
   }
 
   drawMarks(u) {
@@ -154,6 +177,7 @@ export class Chart {
   caption(index) {
     const { x, series, marks } = this.content || { x: [], series: [] };
     const at = index ?? x.length - 1;
+    this.plot.ariaLabel = `${this.title}: arrows move the cursor${this.onZoom ? ", plus and minus zoom, escape resets" : ""}`;
     const parts = [el("h3", {}, this.title)];
     for (const one of series) {
       const value = index === null || index === undefined ? newest(one.values) : one.values[at], show = one.format || this.format;

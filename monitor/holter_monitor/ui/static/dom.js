@@ -31,6 +31,11 @@ function identity(node) {
   return node.getAttribute("href") || node.getAttribute("aria-label") || node.textContent;
 }
 
+// A long name with the places where it may break: after a mark rather than in a word.
+export function folded(name) {
+  return String(name).split(/(?<=[./_#:=-])/).flatMap((part, index) => (index ? [el("wbr"), part] : [part]));
+}
+
 // Addresses inside the page. Ids come from the server and are escaped all the same.
 export function link(...parts) {
   return "#/" + parts.map(encodeURIComponent).join("/");

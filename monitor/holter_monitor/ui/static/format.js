@@ -43,6 +43,12 @@ export function clock(iso) {
   return time.toLocaleString("en-GB", { ...day, hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }
 
+// A moment to come or gone, with its day where it is not today: "14:30", "26 Nov, 14:30".
+export function until(iso) {
+  const time = new Date(iso), day = time.toDateString() === new Date().toDateString() ? {} : { month: "short", day: "numeric" };
+  return time.toLocaleString("en-GB", { ...day, hour: "2-digit", minute: "2-digit" });
+}
+
 // 0-3, 7, 9-11 (8)
 export function ranks(list) {
   if (!list || !list.length) return "all ranks";

@@ -1,7 +1,7 @@
 // Pieces that several views share: states, badges, lines of lists, facts, the head of a run.
 
-import { el, link, svg } from "./dom.js";
-import { ago, clock, duration, number, ranks, words } from "./format.js";
+import { el, folded, link, svg } from "./dom.js";
+import { ago, clock, duration, number, ranks, sentence, words } from "./format.js";
 
 export const state = (word) => el("span", { class: "state", "data-word": word }, word);
 export const severity = (word, count) => el("span", { class: "severity", "data-word": word }, count ? `${count} ${word}` : word);
@@ -28,14 +28,15 @@ export function incidentRow(incident, { isNamed = true } = {}) {
   const cause = incident.causes?.[0]?.sentence;
   const under = [
     el("span", {}, words(incident.kind)),
-    isNamed ? el("span", {}, `${incident.project} / ${incident.run_name}`) : null,
+    isNamed ? el("span", {}, `${incident.project} / `, folded(incident.run_name)) : null,
     el("span", {}, `from step ${number(incident.onset_step)}${incident.end_step !== null ? ` to ${number(incident.end_step)}` : ""}`),
     incident.ranks.length ? el("span", {}, ranks(incident.ranks)) : null,
     incident.cost ? el("span", {}, `${duration(incident.cost)} lost`) : null,
+    incident.silence ? el("span", { title: "A silence covers it: nobody was told" }, "silenced") : null,
     cause ? el("span", {}, cause) : null,
   ];
   return el("li", {}, el("a", { class: `incident row${incident.state === "resolved" ? " over" : ""}`, href: link("incidents", incident.id) },
-    severity(incident.severity), el("span", { class: "sentence" }, incident.summary),
+    severity(incident.severity), el("span", { class: "sentence" }, sentence(incident.summary)),
     el("span", { class: "when", title: clock(incident.created) }, state(incident.state), " ", ago(incident.created)),
     el("span", { class: "under" }, under)));
 }
@@ -46,7 +47,7 @@ export function runHead(run, tab) {
   return [
     el("div", { class: "head" },
       el("span", { class: "crumb" }, el("a", { href: "#/" }, "Runs"), ` / ${run.project}`),
-      el("h1", {}, run.name), state(run.state)),
+      el("h1", {}, folded(run.name)), state(run.state)),
     el("nav", { class: "tabs", "aria-label": "Views of the run" }, TABS.map(([name, path]) =>
       el("a", { href: link("runs", run.id, ...path), "aria-current": name === tab ? "page" : null }, name))),
   ];

@@ -1,11 +1,13 @@
 // One incident: what, since when, which rank, why, what it costs, what to do; and the hand of whoever answers it.
 
+import { copyLink } from "../address.js";
 import { all, get, listen, picture, post } from "../api.js";
 import { Chart, cursorGroup } from "../charts.js";
 import { el, link, show, toast } from "../dom.js";
 import { ago, clock, duration, measured, number, ranks, sentence, title, words } from "../format.js";
 import { calmly, facts, incidentRow, severity, state } from "../parts.js";
 import { Ruler } from "../ruler.js";
+import { askForSilence } from "../silencing.js";
 
 const COMPANION = { loss: "grad_norm", grad_norm: "loss", tokens_per_second: "data_wait_seconds", step_time_seconds: "data_wait_seconds" };
 const AROUND = 150;
@@ -32,13 +34,13 @@ export async function render(box, { ids, signal }) {
     } catch (error) { toast(error.message); }
     return false;
   };
-  const answer = new Answer(act), top = el("div", { class: "view" }), left = el("div", {}), past = el("div", {});
+  const answer = new Answer(act), top = el("div", { class: "view" }), left = el("div", { class: "why" }), past = el("div", { class: "past" });
   const paint = () => {
     answer.update(incident);
     show(top, head(incident));
     show(left, causes(incident), family(incident, kin), numbers(incident));
     show(past, history(incident));
-    if (!page.firstChild) page.append(top, evidence.box, el("div", { class: "columns" }, left, el("div", {}, answer.box, past)));
+    if (!page.firstChild) page.append(top, evidence.box, el("div", { class: "columns" }, left, el("div", { class: "answer" }, answer.box), past));
   };
   await load();
   const again = calmly(load, 1500, signal);
@@ -50,7 +52,7 @@ function head(incident) {
   return [
     el("div", { class: "head" }, el("span", { class: "crumb" }, el("a", { href: "#/incidents" }, "Incidents"), " / ", el("a", { href: link("runs", incident.run) }, `${incident.project} / ${incident.run_name}`)),
       severity(incident.severity), state(incident.state), el("span", { class: "soft small" }, words(incident.kind))),
-    el("h1", { class: "lead" }, incident.summary),
+    el("h1", { class: "lead" }, sentence(incident.summary)),
     incident.causes[0]?.action ? el("div", { class: "todo" }, el("h3", {}, "What to do"), el("p", {}, sentence(incident.causes[0].action))) : null,
     facts([
       ["Steps", `${number(incident.onset_step)}${until}`], ["Seen at step", number(incident.detected_step)],
@@ -82,7 +84,7 @@ function numbers(incident) {
   const isSaid = (value) => value !== null && value !== "" && !(Array.isArray(value) && !value.length);
   const rows = Object.entries(incident.evidence || {}).filter(([, value]) => isSaid(value));
   if (!rows.length) return null;
-  return el("section", { class: "card" }, el("h2", {}, "Evidence"), el("div", { class: "table" }, el("table", {}, el("tbody", {},
+  return el("section", { class: "card" }, el("h2", {}, "Evidence"), el("div", { class: "table pairs" }, el("table", {}, el("tbody", {},
     rows.map(([name, value]) => el("tr", {}, el("th", {}, words(name)), el("td", {}, typeof value === "number" ? measured(name, value) : spoken(value))))))));
 }
 
@@ -120,30 +122,14 @@ function history(incident) {
 }
 
 // Hide this kind of trouble, of this run or everywhere, for a while.
-function silence(incident) {
-  const hours = el("select", { name: "hours" }, [[1, "1 hour"], [4, "4 hours"], [12, "12 hours"], [24, "1 day"], [72, "3 days"], [168, "a week"]].map(([value, text]) => el("option", { value, selected: value === 4 }, text)));
-  const reach = el("select", { name: "reach" }, el("option", { value: "run" }, `${words(incident.kind)} of this run`), el("option", { value: "all" }, `everything of this run`), el("option", { value: "project" }, `${words(incident.kind)} in ${incident.project}`));
-  const reason = el("input", { name: "reason", required: true, placeholder: "Why nobody needs to hear of it", maxlength: 500 });
-  const cancel = el("button", { type: "button" }, "Cancel");
-  const form = el("form", { method: "dialog" }, el("h2", {}, "Silence"), el("label", {}, "What", reach), el("label", {}, "For how long", hours), el("label", {}, "Reason", reason),
-    el("div", { class: "actions" }, el("button", { class: "primary", type: "submit" }, "Silence"), cancel));
-  const dialog = el("dialog", { "aria-label": "Silence" }, form);
-  cancel.addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => dialog.remove());
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const matchers = { project: incident.project };
-    if (reach.value !== "project") matchers.run = incident.run_name;
-    if (reach.value !== "all") matchers.kind = incident.kind;
-    for (const [name, value] of Object.entries(matchers)) matchers[name] = value.replace(/[[*?]/g, "[$&]"); // names are words here, not patterns
-    try {
-      await post("/silences", { matchers, reason: reason.value, ends: new Date(Date.now() + Number(hours.value) * 3600e3).toISOString() });
-      toast(`Silenced for ${duration(Number(hours.value) * 3600)}. Holter goes on recording.`);
-      dialog.close();
-    } catch (error) { toast(error.message); }
-  });
-  document.body.append(dialog);
-  dialog.showModal();
+function silence({ kind, project, run_name: run }) {
+  askForSilence({ reaches: [[`${words(kind)} of this run`, { project, run, kind }], ["everything of this run", { project, run }], [`${words(kind)} in ${project}`, { project, kind }]] });
+}
+
+// The window of the run's page that shows the incident with as much again before and after it.
+function around({ onset_step, detected_step, end_step }) {
+  const end = end_step ?? detected_step, span = Math.max(AROUND, end - onset_step);
+  return `?from=${Math.max(0, onset_step - span)}&to=${end + span}`;
 }
 
 // The incident's metric, and the one that explains it, around the onset.
@@ -155,8 +141,8 @@ class Evidence {
     const group = cursorGroup();
     const axis = { format: (v, at) => this.ruler.tick(v, at), label: (v) => this.ruler.label(v) };
     this.charts = this.names.map((name, index) => new Chart({ title: title(name), height: index ? 120 : 200, sync: group, axis, signal, format: (v) => measured(name, v) }));
-    const image = el("button", { type: "button", class: "quiet", onclick: () => this.save(incident) }, "Save as picture");
-    this.box = el("div", {}, this.charts.map((chart) => chart.box), el("div", { class: "actions" }, image, el("a", { class: "text small", href: link("runs", incident.run) }, "Open the run")));
+    const image = el("button", { type: "button", onclick: () => this.save(incident) }, "Save as picture"), share = el("button", { type: "button", onclick: copyLink }, "Copy link");
+    this.box = el("div", {}, this.charts.map((chart) => chart.box), el("div", { class: "actions under-charts" }, image, share, el("a", { class: "text", href: link("runs", incident.run) + around(incident) }, "Open the run there")));
   }
 
   async load(incident) {

@@ -1,11 +1,13 @@
 // All ranks of a run as a heat map, a row a node or a rank, and the ones that stand apart by name.
 
+import { remember, whole } from "../address.js";
 import { get, listen } from "../api.js";
 import { el, link, show } from "../dom.js";
 import { measured, number, title } from "../format.js";
 import { HeatMap } from "../heat.js";
 import { calmly, runHead, segments } from "../parts.js";
 
+const SPANS = [[120, "120 steps"], [1000, "1,000"], [0, "Whole run"]];
 const FIRST = ["compute_seconds", "step_time_seconds", "data_wait_seconds"];
 
 export async function render(box, { ids, query, signal }) {
@@ -13,10 +15,10 @@ export async function render(box, { ids, query, signal }) {
   const [run, metrics] = await Promise.all([get(path, {}, signal), get(`${path}/metrics`, {}, signal).then((page) => page.items)]);
   document.title = `Ranks of ${run.name} · Holter`;
   const names = metrics.filter((name) => !name.startsWith("host_"));
-  let metric = query.get("metric") || FIRST.find((name) => names.includes(name)) || names[0], span = 120;
+  let metric = query.get("metric") || FIRST.find((name) => names.includes(name)) || names[0], span = SPANS.find(([steps]) => steps === whole(query, "newest"))?.[0] ?? 120;
 
   const choice = el("select", { "aria-label": "Metric" }, names.map((name) => el("option", { value: name, selected: name === metric }, title(name))));
-  const window_ = segments("Window", [[120, "120 steps"], [1000, "1,000"], [0, "Whole run"]], span, (value) => { span = value; load(); });
+  const window_ = segments("Window", SPANS, span, (value) => { span = value; load(); });
   const apart = el("section", { class: "view tight" }), map = new HeatMap(signal, { format: (value) => measured(metric, value), open: (row, rank) => (location.hash = link("runs", run.id, "ranks", rank)) });
   const kind = segments("Colour", [["apart", "Apart from the others"], ["value", "Value"]], "apart", (value) => map.paint(value));
   choice.addEventListener("change", () => { metric = choice.value; load(); });
@@ -24,6 +26,7 @@ export async function render(box, { ids, query, signal }) {
   if (!names.length) return show(box, ...runHead(run, "Ranks"), el("p", { class: "empty" }, "No rank has logged anything yet."));
 
   const load = async () => {
+    remember({ metric, newest: span === 120 ? null : span });
     const last = (await get(path, {}, signal)).last_step || 0;
     const answer = await get(`${path}/heatmap`, { metric, columns: 120, from_step: span === 0 ? 0 : Math.max(0, last - span + 1) }, signal);
     map.set(answer);

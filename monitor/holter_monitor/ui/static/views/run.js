@@ -1,9 +1,10 @@
 // One run: what it learns and what it loses, by step, tokens or time; attempts, events and incidents on the same axis.
 
+import { copyLink, remember, whole } from "../address.js";
 import { all, get, listen } from "../api.js";
 import { Chart, cursorGroup } from "../charts.js";
 import { el, show, toast } from "../dom.js";
-import { ago, clock, duration, measured, number, short } from "../format.js";
+import { ago, clock, duration, measured, number, short, words } from "../format.js";
 import { Lane } from "../lane.js";
 import { calmly, facts, incidentRow, runHead, segments } from "../parts.js";
 import { Ruler } from "../ruler.js";
@@ -11,16 +12,18 @@ import { Ruler } from "../ruler.js";
 const METRICS = "loss,grad_norm,tokens_per_second,step_time_seconds,data_wait_seconds,tokens,lr";
 const SETTLE = 0.03; // share of the whole run that does not set the vertical scale
 const TAILS = [[0, "Whole run"], [10000, "10,000"], [1000, "1,000"], [100, "100"]]; // the newest steps, moving with the run
-const QUIET = new Set(["rank_started", "rank_finished", "agent_started", "agent_stopped", "fingerprint", "watch"]);
+const QUIET = ["rank_started", "rank_finished", "agent_started", "agent_stopped", "fingerprint", "watch"]; // one a rank: at 16,384 ranks they would drown the rest
 
-export async function render(box, { ids, signal }) {
-  const page = new RunPage(ids[0], signal);
+export async function render(box, { ids, query, signal }) {
+  const page = new RunPage(ids[0], query, signal);
   await page.start(box);
 }
 
 class RunPage {
-  constructor(id, signal) {
-    Object.assign(this, { id, signal, path: `/runs/${encodeURIComponent(id)}`, axis: "step", window: [null, null], tail: 0, isLog: false });
+  constructor(id, query, signal) {
+    const axis = ["tokens", "time"].find((one) => one === query.get("axis")) || "step", tail = TAILS.find(([steps]) => steps === whole(query, "newest"))?.[0] || 0;
+    const from = whole(query, "from"), to = whole(query, "to"), isZoomed = from !== null && to !== null && to > from;
+    Object.assign(this, { id, signal, path: `/runs/${encodeURIComponent(id)}`, axis, window: isZoomed ? [from, to] : [null, null], tail, isLog: query.get("log") === "1" });
     const group = cursorGroup();
     const common = { signal, sync: group, axis: { format: (v, at) => this.ruler.tick(v, at), label: (v) => this.ruler.label(v) }, onZoom: (from, to) => this.zoom(from, to) };
     this.charts = {
@@ -32,18 +35,18 @@ class RunPage {
     this.facts = el("div", {});
     this.lane = new Lane();
     this.incidentList = el("ul", { class: "list" });
-    this.reset = el("button", { type: "button", hidden: true, onclick: () => this.zoom(null, null) }, "Leave the zoom");
-    this.tails = segments("Newest steps", TAILS, 0, (tail) => this.follow(tail));
+    this.reset = el("button", { type: "button", hidden: !isZoomed, onclick: () => this.zoom(null, null) }, "Leave the zoom");
+    this.tails = segments("Newest steps", TAILS, tail, (tail) => this.follow(tail));
     this.more = el("details", { class: "card" });
   }
 
   async start(box) {
     await this.loadRun();
     const axes = segments("Horizontal axis", [["step", "Step"], ["tokens", "Tokens"], ["time", "Time"]], this.axis, (axis) => this.turn(axis));
-    const log = el("label", {}, el("input", { type: "checkbox", onchange: (event) => { this.isLog = event.target.checked; this.paint(); } }), "logarithmic");
+    const log = el("label", {}, el("input", { type: "checkbox", checked: this.isLog, onchange: (event) => { this.isLog = event.target.checked; this.keep(); this.paint(); } }), "logarithmic");
     this.head = el("div", { class: "view" }, runHead(this.run, "Curves"));
     box.append(this.head, this.facts,
-      el("div", { class: "tools" }, axes, this.tails, log, this.reset, el("span", { class: "small faint push desk" }, "drag to zoom, escape to go back")),
+      el("div", { class: "tools" }, axes, this.tails, log, this.reset, el("button", { type: "button", class: "quiet push", onclick: copyLink }, "Copy link")),
       el("div", {}, this.lane.box, Object.values(this.charts).map((chart) => chart.box)),
       el("section", { class: "view tight" }, el("h2", {}, "Incidents"), this.incidentList), this.more);
     await this.loadCurves();
@@ -61,8 +64,8 @@ class RunPage {
   }
 
   async declared() {
-    const found = await all(`${this.path}/events`, { limit: 500 }, this.signal, 5000);
-    return found.filter((event) => !QUIET.has(event.event) && event.step !== null);
+    const found = await all(`${this.path}/events`, { limit: 500, without: QUIET }, this.signal, 5000);
+    return found.filter((event) => event.step !== null);
   }
 
   async refresh() {
@@ -86,6 +89,7 @@ class RunPage {
     if (!ruler.isPossible) toast(axis === "tokens" ? "This run does not log tokens." : "No times are known yet.");
     this.axis = ruler.isPossible ? axis : "step";
     this.ruler = new Ruler(this.axis, this.curves);
+    this.keep();
     this.paint();
   }
 
@@ -99,7 +103,13 @@ class RunPage {
     this.window = from === null ? [null, null] : [Math.max(0, Math.floor(this.ruler.step(from))), Math.ceil(this.ruler.step(to))];
     if (from !== null && this.window[1] <= this.window[0]) this.window[1] = this.window[0] + 1;
     this.reset.hidden = from === null;
+    this.keep();
     this.loadCurves().catch((error) => error.name !== "AbortError" && toast(error.message));
+  }
+
+  keep() {
+    const [from, to] = this.window;
+    remember({ from, to, axis: this.axis === "step" ? null : this.axis, newest: this.tail || null, log: this.isLog ? 1 : null });
   }
 
   paint() {
@@ -109,7 +119,8 @@ class RunPage {
     const marks = (curve) => curve.step.filter((_, i) => curve.non_finite[i]).map((step) => this.ruler.at(step));
     for (const name of ["loss", "grad_norm", "data_wait_seconds"]) {
       const curve = curves[name];
-      this.charts[name].set({ ...shared, x: curve ? x(curve) : [], series: curve ? [spread(curve)] : [], marks: curve ? marks(curve) : [], log: this.isLog && name !== "data_wait_seconds" });
+      const bands = name === "loss" ? shared.bands : shared.bands.map((band) => ({ ...band, label: "" })); // named once, on the first chart
+      this.charts[name].set({ ...shared, bands, x: curve ? x(curve) : [], series: curve ? [spread(curve)] : [], marks: curve ? marks(curve) : [], log: this.isLog && name !== "data_wait_seconds" });
     }
     this.paintThroughput(curves, x, shared, spread);
     this.lane.show({ attempts: this.attempts, events: this.events, incidents: this.incidents, ruler: this.ruler, range: this.range(), last });
@@ -132,12 +143,12 @@ class RunPage {
       const values = curve.step.map((step) => (known = byStep.get(step) ?? known));
       series.push({ label: "time lost to slow steps", ink: "second", values, fill: true, scale: "lost", format: duration });
     }
-    this.charts.throughput.set({ ...shared, x: x(curve), series, log: false });
+    this.charts.throughput.set({ ...shared, bands: shared.bands.map((band) => ({ ...band, label: "" })), x: x(curve), series, log: false });
   }
 
   bands(last) {
     return this.incidents.filter((incident) => !incident.parent).map((incident) => ({
-      from: this.ruler.at(incident.onset_step), to: this.ruler.at(incident.end_step ?? (incident.state === "resolved" ? incident.detected_step : last)), severity: incident.severity,
+      from: this.ruler.at(incident.onset_step), to: this.ruler.at(incident.end_step ?? (incident.state === "resolved" ? incident.detected_step : last)), severity: incident.severity, label: words(incident.kind),
     }));
   }
 
@@ -164,7 +175,7 @@ class RunPage {
   paintMore() {
     const isOpen = this.more.open;
     const goodput = Object.entries(this.goodput).filter(([name, value]) => typeof value === "number" && name !== "goodput");
-    show(this.more, el("summary", {}, "Attempts, events, goodput, configuration"),
+    show(this.more, el("summary", {}, "Attempts, events, where the time went, configuration"),
       table(["Attempt", "State", "Started", "Lasted", "Ranks", "Steps"], this.attempts.map((a) => [
         `${a.number}`, a.state, clock(a.started), duration(((a.ended ? Date.parse(a.ended) : Date.now()) - Date.parse(a.started)) / 1000), number(a.world_size), `${number(a.first_step)} – ${number(a.last_step)}`])),
       this.events.length ? table(["Event", "Step", "When", "Said"], this.events.slice(-200).reverse().map((e) => [e.event, number(e.step), clock(e.time), JSON.stringify(e.attrs)])) : null,

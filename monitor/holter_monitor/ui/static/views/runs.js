@@ -1,7 +1,7 @@
 // All runs: which live, which are sick, and the shape of their loss.
 
 import { all, get, listen } from "../api.js";
-import { el, link, show } from "../dom.js";
+import { el, folded, link, show } from "../dom.js";
 import { ago, number } from "../format.js";
 import { calmly, severity, sparkline, state } from "../parts.js";
 
@@ -65,7 +65,7 @@ function sentence(runs, troubles) {
 function row(run, counts, sparks) {
   const badges = ["critical", "warning"].filter((word) => counts[word]).map((word) => severity(word, counts[word]));
   return el("li", {}, el("a", { class: "run row", href: link("runs", run.id) },
-    el("span", {}, el("span", { class: "name" }, run.name), el("span", { class: "under" }, el("span", {}, run.project), state(run.state))),
+    el("span", {}, el("span", { class: "name" }, folded(run.name)), el("span", { class: "under" }, el("span", {}, run.project), state(run.state))),
     sparks.of(run),
     el("span", { class: "cell" }, run.last_step === null ? "–" : number(run.last_step), el("small", {}, "step")),
     el("span", { class: "cell" }, number(run.world_size), el("small", {}, run.world_size === 1 ? "rank" : "ranks")),
