@@ -212,7 +212,8 @@ class IncidentShape(Shape):
             "end_step",
         )
         same = {
-            key: row[key] for key in (*keys, "ranks", "nodes", "summary", "causes", "evidence", "parent", "silence", "acknowledged_by", "severity")
+            key: row[key]
+            for key in (*keys, "ranks", "nodes", "summary", "causes", "evidence", "parent", "silence", "acknowledged_by", "severity")
         }
         return cls(
             **same,
