@@ -15,6 +15,7 @@ import numpy as np
 from holter.frame import NODE_RANK, Event, Frame
 from numpy.typing import NDArray
 
+from holter_monitor.stream.cells import Block, Keys, block_of, fit, write
 from holter_monitor.stream.steps import MAX_RANKS, Mask, Sample, Step, Values
 
 SAMPLED = ("gpu_", "process_", "host_")
@@ -27,8 +28,6 @@ MAX_STEP = 2**47 - 1
 MAX_EVENTS = 256
 """Events kept for one step, and steps' events kept in wait."""
 _LAP = 2**47
-
-Keys = NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -103,14 +102,14 @@ class StepAligner:
         if int(rank[good].max()) >= len(self.reached):
             self._grow(int(rank[good].max()) + 1)
         names = [name for name in frame.metrics if self._row(name) is not None]
-        block, present = _block(frame, names)
+        block, present = block_of(frame, names)
         sampled = np.array([name.startswith(SAMPLED) for name in names], np.bool_)
         own = present[~sampled].any(axis=0) | ~present[sampled].any(axis=0) if names else np.ones(frame.rows, np.bool_)
         own &= good & (frame.step >= 0)
         keys = self._keys(frame, rank, own)
         self.heard[rank[own]] = received
         places = np.array([self.rows[name] for name in names], np.int64)
-        self._scatter(keys, np.flatnonzero(good), _Block(rank, frame.time_ns, places, block, present), received)
+        self._scatter(keys, np.flatnonzero(good), Block(rank, frame.time_ns, places, block, present), received)
 
     def _take_host(self, frame: Frame, rows: NDArray[np.intp]) -> None:
         for row in rows:
@@ -145,7 +144,7 @@ class StepAligner:
         keys[others] = np.maximum(self.reached[rank[others]], 0) // _LAP * _LAP + frame.step[others]
         return keys
 
-    def _scatter(self, keys: Keys, rows: NDArray[np.intp], block: _Block, received: float) -> None:
+    def _scatter(self, keys: Keys, rows: NDArray[np.intp], block: Block, received: float) -> None:
         for key in np.unique(keys[rows]):
             chosen = rows[keys[rows] == key]
             if key <= self.closed:
@@ -157,20 +156,20 @@ class StepAligner:
                 step = self.pending[int(key)] = Pending(received, np.full(shape, np.nan), np.zeros(shape, np.bool_))
                 insort(self.order, int(key))
             elif step.matrix.shape != (len(self.rows), len(self.reached)):
-                step.matrix, step.present = _fit(step.matrix, step.present, len(self.rows), len(self.reached))
-            _write(step.matrix, step.present, block, chosen)
+                step.matrix, step.present = fit(step.matrix, step.present, len(self.rows), len(self.reached))
+            write(step.matrix, step.present, block, chosen)
             step.time_ns = max(step.time_ns, int(block.time_ns[chosen].max()))
 
-    def _hold_late(self, key: int, chosen: NDArray[np.intp], block: _Block) -> None:
+    def _hold_late(self, key: int, chosen: NDArray[np.intp], block: Block) -> None:
         """A sample of a step that is closed counts for the next one; a rank's own late row is only counted."""
-        self.held, self.held_present = _fit(self.held, self.held_present, len(self.rows), len(self.reached))
+        self.held, self.held_present = fit(self.held, self.held_present, len(self.rows), len(self.reached))
         sampled = [index for index, place in enumerate(block.places) if int(place) in self.sampled]
         if len(sampled) < len(block.places) and key >= 0:
             own = np.delete(block.present[:, chosen], sampled, axis=0).any(axis=0)
             self._drop("late_row", int(own.sum()))
         if sampled:
-            part = _Block(block.rank, block.time_ns, block.places[sampled], block.values[sampled], block.present[sampled])
-            _write(self.held, self.held_present, part, chosen)
+            part = Block(block.rank, block.time_ns, block.places[sampled], block.values[sampled], block.present[sampled])
+            write(self.held, self.held_present, part, chosen)
 
     # ---------------------------------------------------------------- events
 
@@ -217,10 +216,10 @@ class StepAligner:
     def _closed_step(self, key: int) -> Step:
         pending = self.pending.pop(key)
         self.closed = key
-        matrix, present = _fit(pending.matrix, pending.present, len(self.rows), len(self.reached))
+        matrix, present = fit(pending.matrix, pending.present, len(self.rows), len(self.reached))
         sampled = self.sampled
         if sampled:
-            self.held, self.held_present = _fit(self.held, self.held_present, len(self.rows), len(self.reached))
+            self.held, self.held_present = fit(self.held, self.held_present, len(self.rows), len(self.reached))
             self.held[sampled] = matrix[sampled] = np.where(present[sampled], matrix[sampled], self.held[sampled])
             self.held_present[sampled] = present[sampled] = present[sampled] | self.held_present[sampled]
         step = Step.of_ranks(
@@ -262,42 +261,3 @@ class StepAligner:
         self.reached = np.r_[self.reached, np.full(more, -1, np.int64)]
         self.waited = np.r_[self.waited, np.ones(more, np.bool_)]
         self.heard = np.r_[self.heard, np.zeros(more)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """A frame's rows as arrays: `values` and `present` are (metrics, rows), `places` the metrics' rows in the matrices."""
-
-    rank: Keys
-    time_ns: NDArray[np.int64]
-    places: Keys
-    values: Values
-    present: Mask
-
-
-def _block(frame: Frame, names: list[str]) -> tuple[Values, Mask]:
-    values = np.empty((len(names), frame.rows))
-    present = np.ones((len(names), frame.rows), np.bool_)
-    for row, name in enumerate(names):
-        column = frame.metrics[name]
-        values[row] = column.values
-        if column.present is not None:
-            present[row] = column.present
-    return values, present
-
-
-def _write(matrix: Values, present: Mask, block: _Block, chosen: NDArray[np.intp]) -> None:
-    """The rows `chosen`, in order, so that the newest value of a cell counts; what a row did not log stays as it was."""
-    metric, row = np.nonzero(block.present[:, chosen])
-    cells = (block.places[metric], block.rank[chosen[row]])
-    matrix[cells] = block.values[metric, chosen[row]]
-    present[cells] = True
-
-
-def _fit(matrix: Values, present: Mask, metrics: int, ranks: int) -> tuple[Values, Mask]:
-    if matrix.shape == (metrics, ranks):
-        return matrix, present
-    wide, mask = np.full((metrics, ranks), np.nan), np.zeros((metrics, ranks), np.bool_)
-    wide[: matrix.shape[0], : matrix.shape[1]] = matrix
-    mask[: matrix.shape[0], : matrix.shape[1]] = present
-    return wide, mask

@@ -87,3 +87,25 @@ def test_a_leak_whose_end_is_weeks_away_is_recorded_and_warns_nobody():
         detector.sample(Sample("node-1", "1", number, 0.0, {"host_memory_total_bytes": 2e12, "host_memory_available_bytes": 1.8e12}))
         said += detector.observe(Step.of(number, {RSS: 2e10 + 1e5 * number}, time=1e9 + number)) or []
     assert {finding.severity for finding in said} == {Severity.INFO}
+
+
+def gpu_memory(allocated, reserved, used):
+    for number, row in enumerate(zip(allocated, reserved, used, strict=True)):
+        names = ("gpu_memory_allocated_bytes", "gpu_memory_reserved_bytes", "gpu_memory_used_bytes")
+        yield Step.of(number, dict(zip(names, map(float, row), strict=True)) | {"gpu_memory_total_bytes": 8e10}, time=1e9 + number)
+
+
+def test_an_allocator_that_reserves_more_for_the_same_tensors_is_fragmented():
+    rng = np.random.default_rng(0)
+    allocated = 4e10 * (1 + 0.001 * rng.standard_normal(2500))
+    reserved = 4.6e10 + 8e6 * np.clip(np.arange(2500) - 500, 0, None) + 1e7 * rng.standard_normal(2500)
+    said = feed(MemoryGrowth(), gpu_memory(allocated, reserved, reserved + 1.5e9))
+    assert {f.metric for f in said} == {"gpu_memory_reserved_bytes"} and said[0].evidence["fragmented"]
+    assert "fragmented" in said[0].summary and said[0].evidence["forecast_step"] == pytest.approx(500 + 3.4e10 / 8e6, rel=0.2)
+
+
+def test_a_leak_of_tensors_is_told_once_by_what_is_allocated():
+    rng = np.random.default_rng(0)
+    allocated = 4e10 + 8e6 * np.clip(np.arange(2500) - 500, 0, None) + 1e7 * rng.standard_normal(2500)
+    said = feed(MemoryGrowth(), gpu_memory(allocated, allocated + 6e9, allocated + 7.5e9))
+    assert {f.metric for f in said} == {"gpu_memory_allocated_bytes"} and not said[0].evidence["fragmented"]
