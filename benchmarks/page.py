@@ -146,8 +146,35 @@ def browse(url: str, long: str, wide: str) -> None:
             page.goto(f"{url}/{place}")
             page.wait_for_selector(ready)
             show(what, time.perf_counter() - started)
-        show("of it painting the heat map", float(page.locator(".heat canvas").get_attribute("data-paint-ms") or "nan") / 1000)
+        show("from the heat map's answer to its pixels", since_answer(page, "/heatmap", "heat painted"))
+        show("of it filling the canvas", float(page.locator(".heat canvas").get_attribute("data-paint-ms") or "nan") / 1000)
+        page.goto(f"{url}/#/runs/{long}")
+        page.wait_for_selector("section.chart canvas")
+        show("zooming the long run in by the keyboard, key to curves", statistics.median(zoomed(page) for _ in range(5)))
+        show("from the curves' answer to their pixels", since_answer(page, "/curves", "curves painted"))
         browser.close()
+
+
+def since_answer(page: Any, path: str, mark: str) -> float:
+    """Seconds from the last byte of the newest answer to the end of what the page did with it, by the browser's own clock."""
+    spent: float = page.evaluate(
+        """([path, mark]) => {
+        const answers = performance.getEntriesByType("resource").filter((entry) => entry.name.includes(path));
+        return performance.getEntriesByName(mark).at(-1).startTime - answers.at(-1).responseEnd;
+    }""",
+        [path, mark],
+    )
+    return spent / 1000
+
+
+def zoomed(page: Any) -> float:
+    """Seconds from "+" to the curves of the new window."""
+    page.locator(".plot").first.focus()
+    before = page.evaluate("performance.getEntriesByName('curves painted').length")
+    started = time.perf_counter()
+    page.keyboard.press("+")
+    page.wait_for_function("(before) => performance.getEntriesByName('curves painted').length > before", arg=before)
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from holter_monitor.notify.outbox import Deliveries, Worker
 from holter_monitor.notify.receivers import notifier, workers
 from holter_monitor.plots import evidence_png
 from holter_monitor.store import evidence, runs
+from holter_monitor.store import incidents as incident_rows
 from holter_monitor.store.control import Control
 from holter_monitor.store.outbox import SqlOutbox
 from holter_monitor.store.ports import SampleStore
@@ -90,7 +91,7 @@ class Dispatch:
 
     def _picture(self, incident: str) -> bytes | None:
         with self._control.read() as connection:
-            row = connection.execute(sa.select(incidents).where(incidents.c.id == incident)).mappings().one_or_none()
+            row = incident_rows.one(connection, incident)
             series = [] if row is None else evidence.series(connection, row)
         return evidence_png(series, dict(row)) if row is not None and series else None
 
