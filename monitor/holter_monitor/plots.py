@@ -136,7 +136,7 @@ def _named(metric: str) -> str:
     )
 
 
-def _short(value: float, _: int | None = None) -> str:
+def _short(value: float, _: float = 0) -> str:
     by, letter = next(((by, letter) for by, letter in SIZES if abs(value) >= by), (1.0, ""))
     return f"{value / by:.4g}{letter}"
 
