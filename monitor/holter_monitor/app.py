@@ -204,7 +204,8 @@ def stop(parts: Parts) -> None:
     for consumer in parts.consumers:
         consumer.stop()
     parts.dispatch.stop(5)
-    parts.known.close()
+    for asking in (parts.known, parts.access, parts.aside):
+        asking.close()
     parts.samples.close()
     parts.log.close()
     parts.control.close()

@@ -1,12 +1,6 @@
 """The control store on both databases: the same tests. PostgreSQL runs from the system's binaries, as its own small cluster."""
 
-import glob
-import os
-import pwd
-import shutil
 import sqlite3
-import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,8 +19,7 @@ from holter_monitor.store.tables import incidents as incident_rows
 from holter_monitor.store.tables import metadata, step_summaries
 from holter_monitor.store.tables import runs as run_rows
 from holter_monitor.store.upserts import insert_new
-
-BINARIES = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
+from postgres import running
 
 
 def entry(offset: int, run: str, *, events=(), step=None, node="n1", attempt="a1", **more) -> Entry:
@@ -40,29 +33,8 @@ def entry(offset: int, run: str, *, events=(), step=None, node="n1", attempt="a1
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A URL of a PostgreSQL of our own; on a socket, so that no port is taken, in a folder whose name is short enough for one."""
-    if not BINARIES:
-        pytest.skip("POSTGRESQL NOT TESTED: no binaries under /usr/lib/postgresql")
-    owner = None
-    if os.geteuid() == 0:  # it refuses to run as root
-        owner = "postgres"
-        if owner not in {entry.pw_name for entry in pwd.getpwall()}:
-            pytest.skip("POSTGRESQL NOT TESTED: it does not run as root, and there is no user postgres")
-    folder = Path(tempfile.mkdtemp(prefix="holter-pg-"))
-    if owner:
-        shutil.chown(folder, owner)
-
-    def call(*words: str) -> None:
-        subprocess.run(words, user=owner, check=True, capture_output=True, timeout=60, cwd=folder)
-
-    try:
-        call(f"{BINARIES[-1]}/initdb", "-D", f"{folder}/data", "-U", "holter", "-A", "trust", "-N")
-        options = f"-k {folder} -h '' -c fsync=off"
-        call(f"{BINARIES[-1]}/pg_ctl", "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-o", options, "start")
-        yield f"postgresql://holter@/postgres?host={folder}"
-        call(f"{BINARIES[-1]}/pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with running() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from holter_monitor import tokens
+from holter_monitor.api.aside import Aside
 from holter_monitor.api.callers import ANYBODY, Caller
 from holter_monitor.errors import Problem, Unavailable
 from holter_monitor.store import tokens as rows
@@ -43,6 +44,40 @@ class Access:
         self._asked_at: float | None = None
         self._needs_token = True
         self._failures: dict[str, deque[float]] = {}
+        self._aside = Aside("holter-access", threads=2)
+
+    async def admit(self, token: str | None, address: str) -> Caller:
+        """`caller`, for the event loop: what is remembered is answered at once, and a store that does not answer delays nobody twice."""
+        if not self._is_remembered(token):
+            try:
+                return await self._aside.ask(lambda: self.caller(token, address))
+            except Unavailable:
+                if not self._put_off(token):
+                    raise
+        return self.caller(token, address)
+
+    def _is_remembered(self, token: str | None) -> bool:
+        now = self._clock()
+        if token is None:
+            return not self._is_open or (self._asked_at is not None and now < self._ask_at)
+        known = self._answers.get(tokens.digest(token))
+        return known is not None and max(known.until, known.retry_at) > now
+
+    def _put_off(self, token: str | None) -> bool:
+        """Believe the last answer a little longer, if it is not too old."""
+        now = self._clock()
+        if token is None:
+            self._ask_at = now + FRESH_SECONDS
+            return self._asked_at is not None and now - self._asked_at <= STALE_SECONDS
+        digest = tokens.digest(token)
+        known = self._answers.get(digest)
+        if known is None or now - known.until > STALE_SECONDS:
+            return False
+        self._answers[digest] = replace(known, retry_at=now + FRESH_SECONDS)
+        return True
+
+    def close(self) -> None:
+        self._aside.close()
 
     def caller(self, token: str | None, address: str) -> Caller:
         """Who brings this token. Raises `Problem` 401, or 429 after too many that were wrong."""
@@ -65,15 +100,15 @@ class Access:
 
     def needs_token(self) -> bool:
         now = self._clock()
-        if now >= self._ask_at:
-            self._ask_at = now + FRESH_SECONDS
+        if self._asked_at is None or now >= self._ask_at:
             try:
                 with self._control.read() as connection:
                     self._needs_token = rows.are_any(connection)
                 self._asked_at = now
             except Unavailable:
-                if self._asked_at is None or now - self._asked_at > STALE_SECONDS:
+                if not self._put_off(None):
                     raise
+            self._ask_at = now + FRESH_SECONDS
         return self._needs_token
 
     def _find(self, token: str) -> Caller | None:
@@ -85,9 +120,8 @@ class Access:
             with self._control.read() as connection:
                 row = rows.by_digest(connection, digest, self._wall())
         except Unavailable:
-            if known is None or now - known.until > STALE_SECONDS:
+            if known is None or not self._put_off(token):
                 raise
-            self._answers[digest] = replace(known, retry_at=now + FRESH_SECONDS)
             return known.caller
         caller = Caller(row["name"], frozenset(row["scopes"]), row["project"]) if row and tokens.matches(token, row["hash"]) else None
         if len(self._answers) >= REMEMBERED:

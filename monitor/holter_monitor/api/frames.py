@@ -53,7 +53,7 @@ class Frames:
         body = await bodies.read(scope, receive, self._parts.settings.limits)
         started = time.perf_counter()
         frame = decode(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode, body)
-        advice = self._admit(frame, scope.get("holter.caller", ANYBODY))
+        advice = await self._admit(frame, scope.get("holter.caller", ANYBODY))
         outcome = await self._parts.committer.submit(frame, body)
         self._count(frame, outcome, time.perf_counter() - started)
         if outcome is Outcome.CONFLICT:
@@ -66,9 +66,9 @@ class Frames:
             )
         return msgspec.json.encode({"ack": frame.seq} | advice)
 
-    def _admit(self, frame: Frame, caller: Caller) -> dict[str, Any]:
+    async def _admit(self, frame: Frame, caller: Caller) -> dict[str, Any]:
         """The advice for the frame's run, if the run is known and the caller may write it."""
-        run = self._parts.known.find(frame.run)
+        run = await self._parts.known.seek(frame.run)
         if run is None or not caller.may("write", run.project):
             raise Problem(409, "Unknown run", field="run", value=frame.run, remedy="POST /api/v1/runs first, then send frames of its id")
         return {"advice": run.advice} if run.advice else {}

@@ -52,7 +52,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         try:
-            scope["holter.caller"] = self._admit(scope)
+            scope["holter.caller"] = await self._admit(scope)
         except (Problem, Unavailable) as error:
             await self._refuse(problems.of(error), scope, receive, send)
             return
@@ -93,7 +93,7 @@ class Gate:
 
         return replay
 
-    def _admit(self, scope: Scope) -> Caller | None:
+    async def _admit(self, scope: Scope) -> Caller | None:
         path, method = scope["path"], scope["method"]
         self._check_host(scope)
         token, is_cookie = _token(scope)
@@ -102,7 +102,7 @@ class Gate:
         needed = needed_scope(method, path)
         if needed is None:
             return None
-        caller = self._access.caller(token, (scope.get("client") or ("?", 0))[0])
+        caller = await self._access.admit(token, (scope.get("client") or ("?", 0))[0])
         if needed not in caller.scopes:
             raise Problem(
                 403,

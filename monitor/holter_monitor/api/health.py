@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from holter_monitor.api.parts import Parts, TheParts
-from holter_monitor.errors import MonitorError
+from holter_monitor.errors import MonitorError, Unavailable
 
 router = APIRouter(tags=["health"])
 LAG_SECONDS = 60.0
@@ -21,9 +21,12 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz")
-def readyz(parts: TheParts) -> Response:
-    """200 if every part can work, else 503; either way each part's state in a sentence."""
-    states = check(parts)
+async def readyz(parts: TheParts) -> Response:
+    """200 if every part can work, else 503; either way each part's state in a sentence, also of a control store that does not answer."""
+    try:
+        states = await parts.aside.ask(lambda: check(parts))
+    except Unavailable as error:
+        states = {"control store": str(error)}
     is_ready = all(state == "ok" for state in states.values())
     return Response(msgspec.json.encode({"ready": is_ready, "parts": states}), 200 if is_ready else 503, media_type="application/json")
 

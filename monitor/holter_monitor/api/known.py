@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from holter_monitor.api.aside import Aside
 from holter_monitor.errors import Unavailable
 from holter_monitor.store import runs
 from holter_monitor.store.control import Control
@@ -31,7 +31,14 @@ class KnownRuns:
         self._control, self._clock = control, clock
         self._runs: dict[str, KnownRun] = {}
         self._misses: dict[str, float] = {}
-        self._asking = ThreadPoolExecutor(1, thread_name_prefix="holter-known")
+        self._asking: set[str] = set()
+        self._aside = Aside("holter-known")
+
+    async def seek(self, run: str) -> KnownRun | None:
+        """`find`, for the event loop."""
+        if run in self._runs or self._misses.get(run, 0.0) > self._clock():
+            return self.find(run)
+        return await self._aside.ask(lambda: self._ask(run))
 
     def find(self, run: str) -> KnownRun | None:
         """Raises `Unavailable` for a run that was never asked for while the control store is away."""
@@ -40,17 +47,24 @@ class KnownRuns:
         if known is not None:
             if known.until <= now:
                 known.until = now + FRESH_SECONDS
-                self._asking.submit(self._refresh, run)
+                self._begin(run)
             return known
         if self._misses.get(run, 0.0) > now:
             return None
         return self._ask(run)
+
+    def _begin(self, run: str) -> None:
+        if run not in self._asking:  # of a store that hangs nobody asks the same twice
+            self._asking.add(run)
+            self._aside.begin(lambda: self._refresh(run))
 
     def _refresh(self, run: str) -> None:
         try:
             self._ask(run)
         except Unavailable:
             return  # the old answer stands; the next frame after `FRESH_SECONDS` asks again
+        finally:
+            self._asking.discard(run)
 
     def _ask(self, run: str) -> KnownRun | None:
         with self._control.read() as connection:
@@ -69,4 +83,4 @@ class KnownRuns:
         self._misses.pop(run, None)
 
     def close(self) -> None:
-        self._asking.shutdown(wait=False, cancel_futures=True)
+        self._aside.close()

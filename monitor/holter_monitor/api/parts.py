@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from holter_monitor.alerting.dispatch import Dispatch
 from holter_monitor.alerting.silences import Silence
 from holter_monitor.api.access import Access
+from holter_monitor.api.aside import Aside
 from holter_monitor.api.callers import ANYBODY, Caller
 from holter_monitor.api.known import KnownRuns
 from holter_monitor.broadcast import Broadcast
@@ -56,6 +57,7 @@ class Parts:
     dispatch: Dispatch
     consumers: list[Consumer]
     janitor: Janitor
+    aside: Aside = field(default_factory=lambda: Aside("holter-ready", threads=2))
     clock: Callable[[], float] = time.time
 
 

@@ -52,7 +52,7 @@ async def post_points(
 ) -> Stored:
     """Points and events of a run. A value may be "NaN", "Infinity" or "-Infinity"; null or nothing is "not logged". With an
     `Idempotency-Key` header a repeat is recognised and not stored again."""
-    known = parts.known.find(run)
+    known = await parts.known.seek(run)
     if known is None or not caller.may("write", known.project):
         raise Problem(404, "No such run", field="run", value=run, remedy="POST /api/v1/runs first, then send points to its id")
     frame = build(run, attempt, parse(await request.body()), int(parts.clock() * 1e9))

@@ -55,7 +55,7 @@ async def _messages(parts: Parts, caller: Caller, run: str | None) -> AsyncItera
                 return
             if run is not None and message["run"] != run:
                 continue
-            known = parts.known.find(message["run"])
+            known = await parts.known.seek(message["run"])
             if known is None or not caller.may("read", known.project):
                 continue
             yield b"event: %s\ndata: %s\n\n" % (message["type"].encode(), msgspec.json.encode(finite(message)))

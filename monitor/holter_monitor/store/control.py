@@ -20,6 +20,8 @@ from holter.frame import finite
 from holter_monitor.errors import DiskFull, SettingsError, Unavailable
 
 BUSY_SECONDS = 5.0
+PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 15_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""A server whose machine is gone is given up after some 25 s; the kernel alone would wait for two hours."""
 MIGRATIONS = Path(__file__).with_name("migrations")
 FULL = ("disk is full", "No space left", "disk full")
 
@@ -88,7 +90,7 @@ def _engine(url: sa.URL) -> sa.Engine:
             pool_size=8,
             max_overflow=4,
             pool_timeout=BUSY_SECONDS,
-            connect_args={"connect_timeout": 5, "options": "-c statement_timeout=30000 -c lock_timeout=5000 -c synchronous_commit=on"},
+            connect_args={**PATIENCE, "options": "-c statement_timeout=30000 -c lock_timeout=5000 -c synchronous_commit=on"},
         )
     raise SettingsError(f"--db: {backend} is not supported; use sqlite or postgresql")
 
