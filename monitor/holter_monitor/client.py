@@ -7,14 +7,16 @@ with Client("http://127.0.0.1:8787") as holter:
 
 from __future__ import annotations
 
+import base64
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeAlias
 
 import httpx
+import numpy as np
 
 from holter_monitor.errors import ClientError
 
@@ -115,19 +117,34 @@ class Client:
     def series(self, run: str, metric: str, **zoom: Any) -> Series:
         """`zoom`: rank, or agg (mean, min, max, median, sum, count); from_step, to_step, attempt, max_points."""
         answer = self._ask("GET", f"/runs/{run}/series", params={"metric": metric, **zoom})
-        names = answer["attempts"]
-        columns = {
-            "step": answer["step"],
-            "attempt": [names[position] for position in answer["attempt"]],
-            "time": answer["time"],
-            "value": [number(value) for value in answer["value"]],
-        }
-        return Series(run, metric, answer["thinned"], columns)
+        return Series(run, metric, answer["thinned"], _columns(answer))
 
     def ranks(self, run: str, metric: str, step: int | None = None) -> Row:
         """Each rank's value at one step (the newest, if none is named), as columns."""
         answer = self._ask("GET", f"/runs/{run}/ranks", params={"metric": metric} | ({} if step is None else {"step": step}))
         return answer | {"value": [number(value) for value in answer["value"]]}
+
+    def curves(self, run: str, *metrics: str, **zoom: Any) -> Row:
+        """What the run's page draws: per metric the columns step, time, mean, min, max, non_finite; tokens so far; time lost. `zoom`: from_step,
+        to_step, max_points."""
+        return self._ask("GET", f"/runs/{run}/curves", params={"metrics": ",".join(metrics), **zoom})
+
+    def groups(self, run: str, metric: str, by: str, **zoom: Any) -> dict[str, Series]:
+        """The metric over the ranks of each group; `by`: node, or a dimension of the mesh (dp, tp, …). `zoom`: agg, from_step, to_step, max_points."""
+        answer = self._ask("GET", f"/runs/{run}/groups", params={"metric": metric, "by": by, **zoom})
+        return {group["group"]: Series(run, metric, thinned=False, columns=_columns(group)) for group in answer["groups"]}
+
+    def compare(self, runs: Sequence[str], metric: str, **how: Any) -> list[Row]:
+        """Several runs on one axis, the columns x, step and value of each; `how`: align (step, tokens, time), agg, max_points."""
+        answer = self._ask("GET", "/compare", params={"run": list(runs), "metric": metric, **how})
+        return [run | {"value": [number(value) for value in run["value"]]} for run in answer["runs"]]
+
+    def heatmap(self, run: str, metric: str, **window: Any) -> Row:
+        """Ranks (or nodes) against steps; `values` is a numpy array, a row a rank or node, NaN where nothing was logged. `window`: from_step, to_step,
+        columns, by (node, rank)."""
+        answer = self._ask("GET", f"/runs/{run}/heatmap", params={"metric": metric, **window})
+        flat = np.frombuffer(base64.b64decode(answer["values"]), "<f4")
+        return answer | {"values": flat.reshape(len(answer["rows"]), len(answer["steps"]))}
 
     def goodput(self, run: str) -> Row:
         """Where the wall time went, in seconds."""
@@ -171,6 +188,16 @@ class Client:
             document: Row = answer.json()
             return document
         raise ClientError(answer.status_code, sentence(answer))
+
+
+def _columns(answer: Row) -> dict[str, list[Any]]:
+    names = answer["attempts"]
+    return {
+        "step": answer["step"],
+        "attempt": [names[position] for position in answer["attempt"]],
+        "time": answer["time"],
+        "value": [number(value) for value in answer["value"]],
+    }
 
 
 def sentence(answer: httpx.Response) -> str:

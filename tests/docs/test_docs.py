@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from collector import collector as running
+from collector import frame
 from holter.testing import CollectorStandIn
 
 ROOT = Path(__file__).parents[2]
@@ -48,3 +50,25 @@ def test_every_verb_that_is_shown_exists():
     shown = {verb for page in PAGES for block in blocks(page, "console") for verb in re.findall(r"^holter (\w+)", block, re.MULTILINE)}
     assert shown
     assert {verb for verb in shown if not re.search(rf"^\s+{verb}\b", known, re.MULTILINE)} == set()
+
+
+def test_the_notebook_that_is_shown_gets_frames(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    [shown] = blocks(ROOT / "docs" / "notebooks.md", "python")
+    with running(tmp_path / "data") as served:
+        run = served.new_run("3b", "smol", world_size=2)
+        started = [{"event": "rank_started", "rank": rank, "step": None, "time_ns": 1, "attrs": {"world_size": 2}} for rank in (0, 1)]
+        for step in range(3):
+            metrics = {"loss": [2.0, float("nan") if step == 1 else 4.0], "step_time_seconds": [1.0, 1.5]}
+            served.send(frame(run, step + 1, step=step, ranks=(0, 1), metrics=metrics, events=started if step == 0 else []))
+        served.send(frame(run, 4, step=3, ranks=(0, 1), metrics={"loss": [1.0, 1.0]}))
+        served.until(lambda: served.get(f"runs/{run}/curves", metrics="loss")["to_step"] == 3)
+        served.until(lambda: len(served.get(f"runs/{run}/series", metric="loss")["step"]) == 4)
+        got: dict = {}
+        exec(shown.replace("http://127.0.0.1:8787", served.url), got)
+    assert got["loss"]["value"].tolist() == [3.0, 2.0, 3.0, 1.0] and isinstance(got["loss"], pandas.DataFrame)
+    assert got["worst"]["value"].tolist() == [1.5] * 3
+    assert got["by_rank"].to_dict("list") == {"rank": [0, 1], "node": ["n1", "n1"], "loss": [1.0, 1.0]}
+    assert got["by_node"] == {"n1": [3.0, 2.0, 3.0, 1.0]}
+    assert got["heat"]["values"].shape == (2, 4) and got["heat"]["values"][0].tolist() == [2.0, 2.0, 2.0, 1.0]
+    assert got["curves"]["max"].tolist()[0] == 4.0
