@@ -1,4 +1,4 @@
-"""A reference run, reduced to what another run is held against: its loss in cells of equal tokens (or steps), and its evaluations."""
+"""A reference run, reduced to what another run is held against: its loss in cells of equal tokens (or steps), its evaluations, its pace."""
 
 from __future__ import annotations
 
@@ -10,6 +10,52 @@ from numpy.typing import ArrayLike, NDArray
 
 CELL_RECORDS = 64
 """Records of the reference in one cell: enough for a mean that tells 0.5 % at the noise of language-model losses."""
+STALL_RATIO = 2.0
+"""A record that costs so many times the level, i.e. at less than half the throughput, is a stall."""
+PACES = ("tokens_per_second", "samples_per_second", "step_time_seconds")
+"""What a pace is taken from, the first that was logged."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Pacing:
+    """How the reference ran, in cells of equal steps. `edges` are the cells' first steps and the step after the last."""
+
+    basis: str
+    edges: NDArray[np.float64]
+    levels: NDArray[np.float64]
+    """Seconds for a unit of work: the median record of each cell."""
+    stalls: NDArray[np.int64]
+    """Records beyond `STALL_RATIO` of the level."""
+    lost: NDArray[np.float64]
+    """What these cost beyond it, in records at the level."""
+
+    def cell(self, step: int) -> int:
+        """The cell that holds `step`; -1 before the first and after the last."""
+        found = int(np.searchsorted(self.edges, step, side="right")) - 1
+        return found if 0 <= found < len(self.levels) else -1
+
+
+def pacing(basis: str, steps: ArrayLike, values: ArrayLike) -> Pacing | None:
+    """The pace of a run that logged `values` of `basis` at `steps`. None when it is too short."""
+    at, value = np.asarray(steps, float), np.asarray(values, float)
+    usable = np.isfinite(at) & np.isfinite(value) & (value > 0.0)
+    order = np.argsort(at[usable], kind="stable")
+    at, value = at[usable][order], value[usable][order]
+    cells = len(at) // CELL_RECORDS
+    if cells < 2:
+        return None
+    at, value = at[: cells * CELL_RECORDS].reshape(cells, -1), value[: cells * CELL_RECORDS].reshape(cells, -1)
+    costs = value if basis.endswith("seconds") else 1.0 / value
+    levels = np.median(costs, axis=1)
+    beyond = costs / levels[:, None] - 1.0
+    is_stall = beyond > STALL_RATIO - 1.0
+    return Pacing(
+        basis=basis,
+        edges=np.append(at[:, 0], at[-1, -1] + 1.0),
+        levels=levels,
+        stalls=is_stall.sum(axis=1),
+        lost=np.where(is_stall, beyond, 0.0).sum(axis=1),
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,6 +70,7 @@ class Reference:
     errors: NDArray[np.float64]
     evaluations: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Metric → (position, value), ascending."""
+    pacing: Pacing | None = None
 
     def cell(self, position: float) -> int:
         """The cell that holds `position`; -1 before the first and after the last."""
@@ -40,17 +87,26 @@ class Reference:
 
 
 def build(
-    name: str, positions: ArrayLike, losses: ArrayLike, *, unit: str = "tokens", evaluations: Iterable[tuple[str, float, float]] = ()
+    name: str,
+    positions: ArrayLike,
+    losses: ArrayLike,
+    *,
+    unit: str = "tokens",
+    evaluations: Iterable[tuple[str, float, float]] = (),
+    pacing: Pacing | None = None,
 ) -> Reference | None:
     """The reference of a run's `losses` at `positions` (both as long as it has records; any order; non-finite ones are left out) and of
-    its `evaluations` (metric, position, value). None when it is too short to hold anything against."""
+    its `evaluations` (metric, position, value). None when neither loss nor pace is long enough to hold anything against."""
     at, loss = np.asarray(positions, float), np.asarray(losses, float)
     usable = np.isfinite(at) & np.isfinite(loss)
     order = np.argsort(at[usable], kind="stable")
     at, loss = at[usable][order], loss[usable][order]
     cells = len(at) // CELL_RECORDS
-    if cells < 2:
+    if cells < 2 and pacing is None:
         return None
+    if cells < 2:
+        none = np.empty(0)
+        return Reference(name=name, unit=unit, edges=none, means=none, errors=none, pacing=pacing)
     at, loss = at[: cells * CELL_RECORDS].reshape(cells, -1), loss[: cells * CELL_RECORDS].reshape(cells, -1)
     table: dict[str, list[tuple[float, float]]] = {}
     for metric, position, value in evaluations:
@@ -62,6 +118,7 @@ def build(
         means=loss.mean(axis=1),
         errors=deviation(loss) / np.sqrt(CELL_RECORDS),
         evaluations={metric: sorted(points) for metric, points in table.items()},
+        pacing=pacing,
     )
 
 

@@ -22,6 +22,7 @@ from holter_monitor.detectors.rank_data_wait import RankDataWait
 from holter_monitor.detectors.rank_disagreement import RankDisagreement
 from holter_monitor.detectors.rank_lost import RankLost
 from holter_monitor.detectors.reference_gap import ReferenceGap
+from holter_monitor.detectors.reference_pace import ReferencePace
 from holter_monitor.detectors.restart_storm import RestartStorm
 from holter_monitor.detectors.step_locked_stalls import StepLockedStalls
 from holter_monitor.detectors.straggler import Straggler
@@ -57,4 +58,5 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     Overdue,
     Fingerprints,
     ReferenceGap,
+    ReferencePace,
 )

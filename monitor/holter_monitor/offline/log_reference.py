@@ -11,7 +11,7 @@ import numpy as np
 from holter_monitor import reference
 from holter_monitor.imports.records import LogError
 from holter_monitor.offline.scan import opened, steps
-from holter_monitor.reference import Reference
+from holter_monitor.reference import Pacing, Reference
 
 if TYPE_CHECKING:
     from holter_monitor.offline.scan import ScanSettings
@@ -41,7 +41,7 @@ def read(place: str, settings: ScanSettings) -> Reference:
     found = _reduced(wanted or Path(path).name, of_run)
     if found is None:
         raise NoReferenceError(
-            f"--reference {place}: {len(of_run)} records with a loss are too few; at least {2 * reference.CELL_RECORDS} are needed"
+            f"--reference {place}: {len(of_run)} records with a loss or a pace are too few; at least {2 * reference.CELL_RECORDS} are needed"
         )
     return found
 
@@ -56,4 +56,12 @@ def _reduced(name: str, of_run: list[Step]) -> Reference | None:
         positions, unit = np.cumsum(np.array(own, float)), "tokens"
     else:
         positions, unit = np.array([step.number for step, _ in kept], float), "step"
-    return reference.build(name, positions, [loss for _, loss in kept], unit=unit)
+    return reference.build(name, positions, [loss for _, loss in kept], unit=unit, pacing=_pacing(of_run))
+
+
+def _pacing(of_run: list[Step]) -> Pacing | None:
+    for basis in reference.PACES:
+        logged = [(step.number, value) for step in of_run if (value := step.mean(basis)) is not None]
+        if logged:
+            return reference.pacing(basis, *zip(*logged, strict=True))
+    return None

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from holter_monitor import reference
-from holter_monitor.reference import Reference
+from holter_monitor.reference import Pacing, Reference
 from holter_monitor.runs import Run
 from holter_monitor.store.control import Control
 from holter_monitor.store.tables import run_events, runs, step_summaries
@@ -43,7 +43,16 @@ def _read(connection: sa.Connection, run: str, name: str) -> Reference | None:
     steps = [step for step in losses if step in axis]
     at: NDArray[np.float64] = np.array([axis[step] for step in steps])
     loss: NDArray[np.float64] = np.array([losses[step] for step in steps])
-    return reference.build(name, at, loss, unit=unit, evaluations=_evaluations(connection, run, axis))
+    evaluations = _evaluations(connection, run, axis)
+    return reference.build(name, at, loss, unit=unit, evaluations=evaluations, pacing=_pacing(connection, run))
+
+
+def _pacing(connection: sa.Connection, run: str) -> Pacing | None:
+    for basis in reference.PACES:
+        logged = _by_step(connection, run, basis, ROW.mean)
+        if logged:
+            return reference.pacing(basis, list(logged), list(logged.values()))
+    return None
 
 
 def _by_step(connection: sa.Connection, run: str, metric: str, value: sa.ColumnElement[Any]) -> Axis:
