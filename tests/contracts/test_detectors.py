@@ -174,3 +174,31 @@ def test_a_nan_or_a_gap_never_poisons_the_state(make):
         for name, findings in zip(later, found, strict=True):
             later[name] += [finding.kind for finding in findings if step.number > 320 and finding.kind != "non_finite"]
     assert set(later["clean"]) == set(later["holed"])
+
+
+SCALES = {
+    "loss": 4.0,
+    "grad_norm": 0.125,
+    "tokens_per_second": 2.0,
+    "step_time_seconds": 2.0,
+    "compute_seconds": 2.0,
+    "data_wait_seconds": 2.0,
+}
+
+
+def test_the_unit_of_a_metric_means_nothing(make):
+    """A loss in bits, a norm before the division, times of a machine half as fast: the same findings at the same steps.
+
+    Memory, clocks and temperatures stay: their absolute size says something.
+    """
+
+    def said(scales):
+        scaled = np.array([scales.get(name, 1.0) for name in METRICS])[:, None]
+        steps = []
+        for step in stream():
+            other = Step.of_ranks(step.number, step.ranks, step._rows, step._matrix * scaled, step._present, time=step.time, attempt="1")
+            other.say(step.events)
+            steps.append(other)
+        return [(f.kind, f.severity, f.scope, f.onset_step, f.detected_step, f.is_over) for f in run(engine_of(make), steps)]
+
+    assert said(SCALES) == said({})

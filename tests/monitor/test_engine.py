@@ -106,6 +106,41 @@ def test_splitting_the_frames_of_many_ranks_changes_nothing():
     assert answers[0] == answers[1] == answers[2]
 
 
+def test_live_a_scan_and_a_restart_in_between_say_the_same():
+    """The same records as frames, as a log's steps, and as frames with the engine killed at every 97th: one list of findings of the whole suite."""
+    rng = np.random.default_rng(3)
+    columns = {
+        "loss": 2.0 + 0.02 * rng.standard_normal(900),
+        "grad_norm": np.exp(0.1 * rng.standard_normal(900)),
+        "step_time_seconds": np.exp(0.01 * rng.standard_normal(900)),
+        "data_wait_seconds": 0.01 * np.exp(0.1 * rng.standard_normal(900)),
+    }
+    columns["loss"][[400, 401]] += 1.0
+    columns["loss"][650] = np.nan
+    columns["grad_norm"][500:530] *= 40.0
+    columns["step_time_seconds"][300:][rng.random(600) < 0.05] *= 9.0
+
+    def live(kill_every):
+        engine, said = Engine(FACTS), []
+        for step in range(900):
+            frame = Frame("r", "1", "node", "boot", step, 0, np.zeros(1, np.int32), np.array([step]), np.array([step * 10**9]))
+            frame.metrics = {name: Column(column[step : step + 1]) for name, column in columns.items()}
+            said += engine.feed(frame, float(step))
+            if kill_every and step % kill_every == 0:
+                engine = Engine.restore(engine.snapshot())
+        return said + engine.finish()
+
+    scanned, log = Engine(FACTS), []
+    for step in range(900):
+        log += scanned.feed_step(
+            Step.of(step, {name: float(column[step]) for name, column in columns.items()}, time=float(step), attempt="1")
+        )
+    log += scanned.finish()
+    assert {finding.kind for finding in log} >= {"loss_spike", "non_finite", "grad_explosion", "throughput_drop"}
+    assert live(None) == log
+    assert live(97) == log
+
+
 def test_a_new_attempt_is_an_undeclared_resume():
     engine = Engine(FACTS, [Listener])
     engine.feed(frame_of([1.0, 1.0], 0), 0.0)
