@@ -29,6 +29,7 @@ from holter_monitor.detectors.straggler import Straggler
 from holter_monitor.detectors.throughput_decline import ThroughputDecline
 from holter_monitor.detectors.throughput_drop import ThroughputDrop
 from holter_monitor.detectors.throughput_stalls import ThroughputStalls
+from holter_monitor.detectors.update_norm import UpdateNorm
 
 DETECTORS: tuple[DetectorMaker, ...] = (
     LossSpike,
@@ -39,6 +40,7 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     NonFinite,
     GradExplosion,
     GradVanishing,
+    UpdateNorm,
     ThroughputDrop,
     ThroughputDecline,
     ThroughputStalls,
