@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
-from panels import SEVERITIES, STATES, Sql, bar_panel, column, new, project_variable, stat_panel, table_panel
+from panels import HOLTER, SEVERITIES, STATES, Sql, bar_panel, column, new, project_variable, stat_panel, table_panel
 
 CHOSEN = "project IN (${project:sqlstring})"
 
@@ -59,7 +59,7 @@ def _runs() -> dashboard.Panel:
     panel = column(panel, "id", hidden=True)
     panel = column(panel, "name", link="/d/holter-run?var-run=${__data.fields.id}&var-project=${__data.fields.project}")
     panel = column(column(panel, "last word", unit="s", decimals=0), "time lost", unit="s", decimals=0)
-    return column(panel, "state", colors=STATES)
+    return column(panel, "state", colors=STATES, link=HOLTER + "/runs/${__data.fields.id}")
 
 
 def _open_incidents() -> dashboard.Panel:
@@ -68,7 +68,7 @@ def _open_incidents() -> dashboard.Panel:
         Sql(
             f"""
             SELECT to_timestamp(i.created_at) AS since, i.run, i.project, r.name, i.severity, i.state, i.kind, i.scope, i.onset_step AS "from step",
-                   i.summary, i.causes -> 0 ->> 'sentence' AS "likely cause", i.cost_seconds AS "time lost"
+                   i.summary, i.causes -> 0 ->> 'sentence' AS "likely cause", i.cost_seconds AS "time lost", i.id
             FROM incidents i JOIN runs r ON r.id = i.run
             WHERE i.state <> 'resolved' AND i.parent IS NULL AND i.{CHOSEN}
             ORDER BY array_position(ARRAY['critical', 'warning', 'info'], i.severity::text), i.created_at DESC LIMIT 500
@@ -76,6 +76,7 @@ def _open_incidents() -> dashboard.Panel:
         ),
     )
     panel = column(column(panel, "run", hidden=True), "severity", colors=SEVERITIES)
+    panel = column(column(panel, "id", hidden=True), "summary", link=HOLTER + "/incidents/${__data.fields.id}")
     panel = column(panel, "name", link="/d/holter-run?var-run=${__data.fields.run}&var-project=${__data.fields.project}")
     return column(column(panel, "state", colors=STATES), "time lost", unit="s", decimals=0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import fleet
 import itself
@@ -12,6 +13,7 @@ import ranks
 import run
 import troubles
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from meanings import MEANINGS
 
 FOLDER = Path(__file__).parent / "grafana"
 BUILDERS = (fleet.build, run.build, ranks.build, troubles.build, itself.build)
@@ -20,7 +22,17 @@ BUILDERS = (fleet.build, run.build, ranks.build, troubles.build, itself.build)
 def rendered() -> dict[str, str]:
     """The files' contents by name."""
     boards = [build().build() for build in BUILDERS]
+    for board in boards:
+        for panel in board.panels or []:
+            for one in (panel, *(getattr(panel, "panels", None) or [])):
+                _describe(one)
     return {f"{board.uid}.json": json.dumps(board, cls=JSONEncoder, indent=1, sort_keys=True) + "\n" for board in boards}
+
+
+def _describe(panel: Any) -> None:
+    """A panel says what it shows; its own words go before those of `MEANINGS`."""
+    if panel.type_val != "row" and not panel.description:
+        panel.description = MEANINGS[panel.title]
 
 
 def main() -> int:

@@ -63,8 +63,20 @@ def promql(expr: str, legend: str = "", ref_id: str = "A") -> prometheus.Dataque
     return prometheus.Dataquery().expr(expr).legend_format(legend or "__auto").range().ref_id(ref_id).datasource(PROMETHEUS)
 
 
-def new(title: str, uid: str, description: str) -> dashboard.Dashboard:
-    """An empty dashboard of the house: linked to the others, one crosshair for all panels."""
+HOLTER = "${holter}/#"
+"""Holter's own page, before the `/` of a place on it."""
+
+
+def new(title: str, uid: str, description: str, *, place: str = "/") -> dashboard.Dashboard:
+    """An empty dashboard of the house: linked to the others and to its `place` on Holter's page, one crosshair for all panels."""
+    holter = dashboard.TextBoxVariable("holter").label("Holter's page").default_value("http://127.0.0.1:8787")
+    page = (
+        dashboard.DashboardLink("Open in Holter")
+        .type(shapes.DashboardLinkType.LINK)
+        .url(HOLTER + place)
+        .icon("external link")
+        .target_blank(True)
+    )
     others = dashboard.DashboardLink("Holter").type(shapes.DashboardLinkType.DASHBOARDS).tags(["holter"]).keep_time(True).include_vars(True)
     return (
         dashboard.Dashboard(title)
@@ -76,6 +88,8 @@ def new(title: str, uid: str, description: str) -> dashboard.Dashboard:
         .time("now-24h", "now")
         .refresh("30s")
         .link(others)
+        .link(page)
+        .with_variable(holter)
     )
 
 

@@ -11,7 +11,12 @@ RECENT = 500
 
 
 def build() -> dashboard.Dashboard:
-    board = new("Holter / Ranks and GPUs", "holter-ranks", "Spread over ranks, the outliers, and the machines under them.")
+    board = new(
+        "Holter / Ranks and GPUs",
+        "holter-ranks",
+        "Spread over ranks, the outliers, and the machines under them.",
+        place="/runs/${run}/ranks",
+    )
     board = board.with_variable(project_variable()).with_variable(run_variable()).with_variable(_metric())
     for panel in (_spread(), _extreme_rank(), *_extremes(), *_own_work()):
         board = board.with_panel(panel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 from panels import (
+    HOLTER,
     SEVERITIES,
     STATES,
     Sql,
@@ -23,7 +24,9 @@ TOKENS_RATE = 'sum(mean * count) / sum(count) AS "per rank", sum(mean * count) /
 
 
 def build() -> dashboard.Dashboard:
-    board = new("Holter / Run", "holter-run", "One run: loss, gradient norm, throughput and waiting, by step and by time.")
+    board = new(
+        "Holter / Run", "holter-run", "One run: loss, gradient norm, throughput and waiting, by step and by time.", place="/runs/${run}"
+    )
     board = board.with_variable(project_variable()).with_variable(run_variable())
     board = board.annotation(SqlAnnotation("Incidents", INCIDENT_MARKS, "red")).annotation(SqlAnnotation("Events", EVENT_MARKS, "blue"))
     for panel in _numbers():
@@ -118,6 +121,7 @@ def _incidents() -> dashboard.Panel:
             """
         ),
     )
+    panel = column(column(panel, "id", hidden=True), "summary", link=HOLTER + "/incidents/${__data.fields.id}")
     return column(column(column(panel, "severity", colors=SEVERITIES), "state", colors=STATES), "time lost", unit="s", decimals=0)
 
 

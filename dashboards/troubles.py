@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
-from panels import SEVERITIES, STATES, Sql, bar_panel, column, new, project_variable, stat_panel, table_panel, time_panel, variable
+from panels import HOLTER, SEVERITIES, STATES, Sql, bar_panel, column, new, project_variable, stat_panel, table_panel, time_panel, variable
 
 CHOSEN = "i.project IN (${project:sqlstring}) AND i.severity IN (${severity:sqlstring}) AND i.kind IN (${kind:sqlstring})"
 
 
 def build() -> dashboard.Dashboard:
-    board = new("Holter / Incidents and alerting", "holter-incidents", "Incidents, how they were answered, and the notices' delivery.")
+    board = new(
+        "Holter / Incidents and alerting",
+        "holter-incidents",
+        "Incidents, how they were answered, and the notices' delivery.",
+        place="/incidents",
+    )
     board = board.with_variable(project_variable()).with_variable(_severity()).with_variable(_kind())
     for panel in (*_numbers(), _incidents(), *_over_time(), _kinds(), _changes()):
         board = board.with_panel(panel)
@@ -57,7 +62,7 @@ def _incidents() -> dashboard.Panel:
             f"""
             SELECT to_timestamp(i.created_at) AS opened, i.run, i.project, r.name, i.severity, i.state, i.kind, i.scope,
                    i.onset_step AS "from step", i.detected_step AS "seen at step", i.end_step AS "to step", i.summary,
-                   i.causes -> 0 ->> 'sentence' AS "likely cause", i.cost_seconds AS "time lost", i.acknowledged_by AS "acknowledged by"
+                   i.causes -> 0 ->> 'sentence' AS "likely cause", i.cost_seconds AS "time lost", i.acknowledged_by AS "acknowledged by", i.id
             FROM incidents i JOIN runs r ON r.id = i.run
             WHERE {CHOSEN} AND i.parent IS NULL AND $__unixEpochFilter(i.updated_at) ORDER BY i.created_at DESC LIMIT 1000
             """
@@ -65,6 +70,7 @@ def _incidents() -> dashboard.Panel:
         height=11,
     )
     panel = column(column(panel, "run", hidden=True), "severity", colors=SEVERITIES)
+    panel = column(column(panel, "id", hidden=True), "summary", link=HOLTER + "/incidents/${__data.fields.id}")
     panel = column(panel, "name", link="/d/holter-run?var-run=${__data.fields.run}&var-project=${__data.fields.project}")
     return column(column(panel, "state", colors=STATES), "time lost", unit="s", decimals=0)
 

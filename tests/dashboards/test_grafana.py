@@ -45,6 +45,8 @@ def sql_queries() -> list[tuple[str, str, str, str]]:
         for annotation in board.get("annotations", {}).get("list", []):
             found.append((uid, annotation["name"], "annotation", annotation["target"]["rawSql"]))
         for variable in board.get("templating", {}).get("list", []):
+            if variable["type"] != "query":
+                continue
             found.append((uid, variable["name"], "variable", variable["query"]))
     return found
 
@@ -66,6 +68,34 @@ def test_the_committed_json_is_what_the_code_says() -> None:
         [sys.executable, ROOT / "dashboards/generate.py", "--check"], capture_output=True, text=True, timeout=60, check=False
     )
     assert answer.returncode == 0, answer.stderr
+
+
+def test_every_panel_says_what_it_shows_and_in_which_unit() -> None:
+    for uid, board in BOARDS.items():
+        for panel in panels(board):
+            if panel["type"] == "row":
+                continue
+            assert len(panel.get("description", "")) > 10, f"{uid}: {panel['title']} has no description"
+            dressed = panel["fieldConfig"]["defaults"].get("unit") or panel["type"] == "table"
+            assert dressed, f"{uid}: {panel['title']} has no unit"
+
+
+@pytest.mark.parametrize(
+    ("uid", "place"),
+    [("holter-fleet", "/"), ("holter-run", "/runs/${run}"), ("holter-ranks", "/runs/${run}/ranks"), ("holter-incidents", "/incidents")],
+)
+def test_a_dashboard_opens_its_place_on_holters_page(uid: str, place: str) -> None:
+    assert f"${{holter}}/#{place}" in [link.get("url") for link in BOARDS[uid]["links"]]
+    (address,) = [variable for variable in BOARDS[uid]["templating"]["list"] if variable["name"] == "holter"]
+    assert address["type"] == "textbox" and address["query"] == "http://127.0.0.1:8787"
+
+
+@pytest.mark.parametrize("uid", ["holter-fleet", "holter-run", "holter-incidents"])
+def test_an_incident_in_a_table_opens_at_holter(uid: str) -> None:
+    """The link needs the id in the same row."""
+    tables = [panel for panel in panels(BOARDS[uid]) if panel["type"] == "table" and "/#/incidents/${__data.fields.id}" in str(panel)]
+    assert len(tables) == 1
+    assert re.search(r"\b(i\.)?id\s+FROM incidents", tables[0]["targets"][0]["rawSql"])
 
 
 def test_there_are_five_dashboards_with_uids_of_their_own() -> None:

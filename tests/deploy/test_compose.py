@@ -72,6 +72,15 @@ def test_nothing_is_reachable_from_outside_by_default() -> None:
     assert "ports" not in SERVICES["postgres"]
 
 
+def test_no_service_has_more_rights_or_memory_than_it_needs() -> None:
+    for name, service in SERVICES.items():
+        assert service["read_only"] and service["cap_drop"] == ["ALL"] and "/tmp" in service["tmpfs"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert re.fullmatch(r"\d+[mg]", resolved(service["mem_limit"])) and service["pids_limit"] > 0, name
+        assert not service.get("cap_add") or name == "postgres", f"{name} adds capabilities"
+        assert name == "tokens" or (service["restart"] == "unless-stopped" and "test" in service["healthcheck"]), name
+
+
 def test_no_password_stands_in_the_file() -> None:
     for service in SERVICES.values():
         for key, value in service.get("environment", {}).items():
