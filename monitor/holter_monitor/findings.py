@@ -94,3 +94,16 @@ class Finding:
     @property
     def is_over(self) -> bool:
         return self.end_step is not None
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    """As commands print it."""
+    return {
+        "kind": finding.kind,
+        "severity": finding.severity.word,
+        "scope": finding.scope,
+        "step": finding.detected_step,
+        "ranks": list(finding.ranks),
+        "summary": finding.summary,
+        "evidence": finding.evidence,
+    }

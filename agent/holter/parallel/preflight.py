@@ -110,12 +110,13 @@ def _compare(folder: Path, here: int, world_size: int) -> Preflight:
     command = [sys.executable, "-m", "holter.cli", "preflight", "--fingerprints", str(folder), "--json"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        findings = json.loads(answer.stdout) if answer.returncode in (0, FOUND) else None
+        checks = json.loads(answer.stdout) if answer.returncode in (0, FOUND) else None
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         return Preflight(here, world_size, folder=str(folder), problem=f"not compared ({type(error).__name__}: {error})")
-    if findings is None:
+    if checks is None:
         hint = f"not compared: run `holter preflight --fingerprints {folder}` where holter-monitor is installed"
         return Preflight(here, world_size, folder=str(folder), problem=hint)
+    findings = [check["finding"] for check in checks if check["finding"]]
     missing = (
         ""
         if here >= world_size

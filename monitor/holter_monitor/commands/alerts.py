@@ -15,8 +15,9 @@ from holter_monitor.alerting.policies import Policy, default_policy
 from holter_monitor.alerting.policy_files import PolicyError, load
 from holter_monitor.findings import KINDS, Severity
 from holter_monitor.incidents import Incident
-from holter_monitor.notify import DeliveryFailed, DeliveryRefused, Notice
+from holter_monitor.notify import DeliveryFailed, DeliveryRefused
 from holter_monitor.notify.http import client
+from holter_monitor.notify.notice import example
 from holter_monitor.notify.receivers import notifier
 
 
@@ -114,23 +115,3 @@ def _test(policy: Policy, arguments: argparse.Namespace) -> int:
     else:
         print(f"{arguments.receiver}: delivered" if problem is None else f"{arguments.receiver}: not delivered: {problem}")
     return 0 if problem is None else 3
-
-
-def example(now: float) -> Notice:
-    """A message that says of itself that it is a test."""
-    return Notice(
-        key=f"test:{int(now * 1000)}",
-        transition="test",
-        incident="holter-test",
-        kind="detector_failed",
-        severity="info",
-        state="resolved",
-        project="test",
-        run="test",
-        run_name="test",
-        summary="This is a test of the way from Holter to you. Nothing is wrong, nobody needs to do anything.",
-        onset_step=0,
-        detected_step=0,
-        created=now,
-        updated=now,
-    )

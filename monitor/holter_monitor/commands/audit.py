@@ -11,9 +11,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from holter_monitor.findings import Finding, Severity
+from holter_monitor.findings import Finding, Severity, as_json
 
 CLEAN, UNREADABLE, FOUND = 0, 2, 3
 
@@ -53,15 +52,3 @@ def show(findings: list[Finding]) -> None:
         for word in ("remedy", "usual_cause", "legitimate", "declare"):
             if word in finding.evidence:
                 print(f"  {word.replace('_', ' ')}: {finding.evidence[word]}")
-
-
-def as_json(finding: Finding) -> dict[str, Any]:
-    return {
-        "kind": finding.kind,
-        "severity": finding.severity.word,
-        "scope": finding.scope,
-        "step": finding.detected_step,
-        "ranks": list(finding.ranks),
-        "summary": finding.summary,
-        "evidence": finding.evidence,
-    }

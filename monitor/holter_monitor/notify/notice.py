@@ -110,3 +110,23 @@ def _brief(notice: Notice) -> Notice:
     return replace(
         notice, summary=notice.summary[:300], evidence=None, causes=(), symptoms=(), nodes=notice.nodes[:8], ranks=notice.ranks[:8]
     )
+
+
+def example(now: float) -> Notice:
+    """A message that says of itself that it is a test."""
+    return Notice(
+        key=f"test:{int(now * 1000)}",
+        transition="test",
+        incident="holter-test",
+        kind="detector_failed",
+        severity="info",
+        state="resolved",
+        project="test",
+        run="test",
+        run_name="test",
+        summary="This is a test of the way from Holter to you. Nothing is wrong, nobody needs to do anything.",
+        onset_step=0,
+        detected_step=0,
+        created=now,
+        updated=now,
+    )
