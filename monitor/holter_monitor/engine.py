@@ -48,6 +48,8 @@ class Engine:
         self._attempts: list[str] = []
         self._aligner: StepAligner | None = None
         self._last: tuple[str, int] | None = None
+        self._first: list[int] = []
+        """The first two steps that the run has had: where a training begins, and how far its records stand apart."""
         self._summaries: list[Summary] = []
         self._stale_rows = 0
         self._sort()
@@ -78,6 +80,12 @@ class Engine:
         step.topology = self.topology
         if self._last is not None and (step.attempt != self._last[0] or step.number < self._last[1]) and "resume" not in step.words:
             step.say([{"event": "resume", "rank": None, "step": step.number, "time_ns": int(step.time * 1e9), "attrs": {"implied": True}}])
+            if self._begins_anew(step.number):
+                step.say(
+                    [{"event": "restart", "rank": None, "step": step.number, "time_ns": int(step.time * 1e9), "attrs": {"implied": True}}]
+                )
+        if len(self._first) < 2 and step.number not in self._first:
+            self._first.append(step.number)
         self._last = (step.attempt, step.number)
         for metric, followers in self._followers.items():
             value = step.mean(metric)
@@ -86,6 +94,13 @@ class Engine:
                 self._ask(followers, (point,), findings)
         self._ask(self._called["observe"], (step,), findings)
         return findings
+
+    def _begins_anew(self, number: int) -> bool:
+        """A step back to where the training itself began is no resume of what was learned: the model is new. A log that opens late says nothing."""
+        if len(self._first) < 2:
+            return False
+        first, second = self._first
+        return number <= first <= 2 * (second - first)
 
     def hear(self, event: Event) -> list[Finding]:
         """Takes in one event that belongs to no frame (a log's)."""
@@ -131,6 +146,7 @@ class Engine:
                 "attempts": self._attempts,
                 "aligner": self._aligner,
                 "last": self._last,
+                "first": self._first,
                 "summaries": self._summaries,
                 "stale_rows": self._stale_rows,
                 "off": self._off,
@@ -148,6 +164,7 @@ class Engine:
         engine = cls(kept["run"], detectors)
         engine.topology, engine._attempts, engine._aligner = kept["topology"], kept["attempts"], kept["aligner"]
         engine._last, engine._summaries, engine._off = kept["last"], kept["summaries"], kept["off"]
+        engine._first = kept.get("first", [])
         engine._stale_rows, engine._pace = kept["stale_rows"], kept["pace"]
         engine._share()
         for detector in engine._detectors:

@@ -150,6 +150,17 @@ def test_a_new_attempt_is_an_undeclared_resume():
     assert engine._detectors[0].heard == ["resume"]
 
 
+def test_a_step_back_to_where_the_training_began_is_a_restart():
+    """Not so in a log that opens late: there the first step says nothing of the beginning. Kept in a snapshot."""
+    for first, heard in ((0, ["restart", "resume"]), (5000, ["resume"])):
+        engine = Engine(FACTS, [Listener])
+        engine.feed(frame_of([9.0, 5.0, 3.0], first), 0.0)
+        engine = Engine.restore(engine.snapshot(), [Listener])
+        engine.feed(frame_of([9.0, 5.0], first, attempt="2"), 1.0)
+        engine.finish()
+        assert engine._detectors[0].heard == heard
+
+
 def test_summaries_leave_non_finite_values_out():
     engine = Engine(RunFacts(run="r", world_size=4), [])
     frame = Frame("r", "1", "n", "b", 0, 0, np.arange(4, dtype=np.int32), np.zeros(4, np.int64), np.zeros(4, np.int64))

@@ -35,6 +35,7 @@ def read(path: Path, *, format: str | None = None, columns: dict[str, str] | Non
         ("llmc_stdout.txt", "llmc-output", 2), ("modded_nanogpt.log", "modded-nanogpt", 4), ("nanogpt.log", "nanogpt", 3), ("mllog.txt", "mllog", 4),
         ("trainer_state.json", "trainer_state", 4), ("wandb_history.jsonl", "jsonl", 4), ("wandb_chart.csv", "csv", 5), ("long.csv", "csv", 3),
         ("keyvalue.log", "keyvalue", 3), ("transformers.log", "transformers-output", 4), ("ranks.tsv", "csv", 4),
+        ("build_nanogpt.log", "build-nanogpt", 4), ("boxes.log", "boxes", 2),
     ],
 )  # fmt: skip
 def test_a_format_is_told_by_content(tmp_path: Path, file: str, format: str, records: int) -> None:
@@ -90,6 +91,31 @@ def test_llmc_and_its_kin() -> None:
         "step_time_seconds": pytest.approx(0.56194),
         "mfu": pytest.approx(0.312),
     }
+
+
+def test_build_nanogpt_and_boxes() -> None:
+    built = read(LOGS / "build_nanogpt.log")[1]
+    assert (
+        [record.step for record in built] == [250, 250, 250, 251]
+        and built[0].values == {"eval_loss": 6.1283}
+        and built[3].values == {"loss": 6.081}
+    )
+    first, second = read(LOGS / "boxes.log")[1]
+    assert (first.step, first.values) == (1, {"ep_rew_mean": 21.5, "loss": 8.31})
+    assert second.step == 2 and math.isnan(second.values["loss"])
+
+
+def test_a_rounded_step_is_scaled_and_a_setting_is_no_step(tmp_path: Path) -> None:
+    """LeRobot prints `step:1K`, five times in a row, after `cfg.steps=50000`."""
+    lines = [
+        "INFO cfg.steps=50000 (50K)",
+        *(f"INFO step:{step} smpl:13K loss:{loss} grdn:4.5 data_s:0.08" for step, loss in (("800", 2.2), ("1K", 1.2), ("1K", 1.0))),
+    ]
+    path = tmp_path / "train.txt"
+    path.write_text("\n".join(lines))
+    found = read(path)[1]
+    assert [record.step for record in found] == [800, 1000, 1000]
+    assert found[0].values["grad_norm"] == 4.5 and found[0].values["data_wait_seconds"] == 0.08
 
 
 def test_mllog() -> None:

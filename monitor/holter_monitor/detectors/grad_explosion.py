@@ -11,7 +11,7 @@ from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import RobustLevel, median
 from holter_monitor.stream.steps import Point
 
-EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
+EXCUSES = frozenset({"restart", "data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,7 @@ from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import Blocks, spread_of_steps
 from holter_monitor.stream.steps import Point
 
-EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
+EXCUSES = frozenset({"restart", "data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
 BLOCK = 24
 
 

@@ -12,7 +12,7 @@ from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import median, spread_of_steps
 from holter_monitor.stream.steps import Point
 
-EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "stage"})
+EXCUSES = frozenset({"restart", "data_stage_change", "batch_size_change", "seq_len_change", "stage"})
 BLOCK = 32
 
 

@@ -11,7 +11,7 @@ from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import MAD_TO_SIGMA, RobustLevel, median
 from holter_monitor.stream.steps import Point
 
-EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "stage"})
+EXCUSES = frozenset({"restart", "data_stage_change", "batch_size_change", "seq_len_change", "stage"})
 BLOCK = 50
 
 
@@ -47,6 +47,8 @@ class LossNoise:
     first: int = field(init=False, default=0)
     onset: int | None = field(init=False, default=None)
     base: float = field(init=False, default=0.0)
+    most: float = field(init=False, default=0.0)
+    """The largest growth of the episode."""
 
     def update(self, point: Point) -> Finding | None:
         if point.words & EXCUSES:
@@ -99,7 +101,7 @@ class LossNoise:
             pace = min(paces[-count:]) - max(median(paces[:-count]), median(paces[:-count][-8:]))
             is_wider = growth > max(self.growth, self.deviations * spread / sqrt(count)) and min(last) - base > 0.3 * growth
             if is_wider and self._is_noise(count, growth, pace):
-                self.onset, self.base = self.starts[-count], base
+                self.onset, self.base, self.most = self.starts[-count], base, growth
                 return self._say(point, growth, growth * sqrt(count) / spread)
         return None
 
@@ -114,16 +116,17 @@ class LossNoise:
 
     def _follow(self, point: Point, logs: list[float]) -> Finding | None:
         growth = sum(logs[-4:]) / len(logs[-4:]) - self.base
+        self.most = max(self.most, growth)
         if growth > 0.15:
             return None
-        finding = self._say(point, growth, 0.0, is_over=True)
+        finding = self._say(point, self.most, 0.0, is_over=True)
         self.onset = None
         return finding
 
     def _say(self, point: Point, growth: float, score: float, *, is_over: bool = False) -> Finding:
         assert self.onset is not None
         times = exp(growth)
-        said = f"loss noise is back to {times:.2g}" if is_over else f"loss has been {times:.2g}"
+        times_said = f"loss {'was' if is_over else 'has been'} {times:.2g} times as noisy as before"
         return Finding(
             kind=self.kind,
             severity=Severity.WARNING,
@@ -132,9 +135,7 @@ class LossNoise:
             end_step=point.step if is_over else None,
             metric=self.metric,
             score=score,
-            summary=f"{said} times its usual noise (since step {self.onset})"
-            if is_over
-            else f"{said} times as noisy as before since step {self.onset}",
+            summary=f"{times_said} {f'from step {self.onset} to {point.step}' if is_over else f'since step {self.onset}'}",
             evidence={"times": times, "noise_before": exp(self.base), "window": [self.onset - 10 * BLOCK, point.step]},
         )
 

@@ -10,7 +10,7 @@ from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import RobustLevel, median, spread_of_steps
 from holter_monitor.stream.steps import Step
 
-EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
+EXCUSES = frozenset({"restart", "data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
 MOST = 64
 
 

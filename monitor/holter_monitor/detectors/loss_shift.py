@@ -69,7 +69,11 @@ class LossShift:
 
     def _turn(self, point: Point) -> None:
         self.block = []
-        if "resume" in point.words and len(self.history) >= 8:
+        if "restart" in point.words:
+            self.trial = None
+            self.history.clear()
+            self.level.clear()
+        elif "resume" in point.words and len(self.history) >= 8:
             self.before = list(self.history)
             self.trial = Trial(onset=point.step)
             while self.history and self.history[-1][1] >= point.step:

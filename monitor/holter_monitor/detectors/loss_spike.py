@@ -11,7 +11,7 @@ from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import Drift, RobustLevel, log_or_none, median
 from holter_monitor.stream.steps import Step
 
-EXCUSES = frozenset({"data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
+EXCUSES = frozenset({"restart", "data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,6 +97,9 @@ class LossSpike:
         jump = self._grad_jump(step)
         if step.words & EXCUSES:
             self._start_over()
+            if "restart" in step.words:  # another model: its spread, too, is its own
+                self.level.clear()
+                self.grad.clear()
         if not self.level.knows(self.warmup_steps):
             self.level.learn(height)
             return None

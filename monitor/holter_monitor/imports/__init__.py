@@ -5,11 +5,12 @@ A new format is its file, its line in `IMPORTERS`, a sample under tests/data wit
 
 from __future__ import annotations
 
+from holter_monitor.imports.boxes import Boxes
 from holter_monitor.imports.delimited import Delimited
 from holter_monitor.imports.document import Document, TrainerState
 from holter_monitor.imports.jsonl import JsonLines
 from holter_monitor.imports.keyvalue import KeyValue
-from holter_monitor.imports.llmc import LlmcLog, LlmcOutput, ModdedNanogpt, NanoGpt
+from holter_monitor.imports.llmc import BuildNanogpt, LlmcLog, LlmcOutput, ModdedNanogpt, NanoGpt
 from holter_monitor.imports.megatron import Megatron
 from holter_monitor.imports.mllog import Mllog
 from holter_monitor.imports.nanotron import Nanotron
@@ -35,7 +36,9 @@ IMPORTERS: tuple[Importer, ...] = (
     LlmcOutput(),
     ModdedNanogpt(),
     NanoGpt(),
+    BuildNanogpt(),
     TransformersOutput(),
+    Boxes(),
     Delimited(),
     KeyValue(),
 )

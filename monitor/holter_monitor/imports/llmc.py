@@ -1,4 +1,4 @@
-"""llm.c, modded-nanogpt, and nanoGPT before them: four ways to print a step on one line."""
+"""llm.c, modded-nanogpt, and nanoGPT before them: five ways to print a step on one line."""
 
 from __future__ import annotations
 
@@ -97,6 +97,23 @@ class NanoGpt:
                 return _fields(columns, int(found[4]), [("eval_loss", found[6].rstrip(","))])
             pairs = [(names.get(unit, name), text) for name, text, unit in self._FIELD.findall(found[3])]
             return _fields(columns, int(found[1] or found[2]), [pair for pair in pairs if pair[0]])
+
+        return records(log, self._LINE, parse)
+
+
+class BuildNanogpt:
+    """`log.txt` of build-nanogpt: `250 val 6.1`, `250 hella 0.25`, `250 train 6.09`, a quantity a line and nothing else."""
+
+    name: ClassVar[str] = "build-nanogpt"
+    _LINE: ClassVar[re.Pattern[str]] = re.compile(rf"^(\d+) (train|val|hella) ({_NUMBER})\s*$", re.IGNORECASE)
+    _NAMES: ClassVar[dict[str, str]] = {"train": "loss", "val": "eval_loss", "hella": "eval_hellaswag"}
+
+    def recognises(self, head: Head) -> bool:
+        return sum(1 for line in head.text.splitlines() if self._LINE.match(line)) >= 3
+
+    def read(self, log: LogFile, columns: Mapping[str, str]) -> Iterator[Record]:
+        def parse(_line: str, found: re.Match[str]) -> Record | None:
+            return _fields(columns, int(found[1]), [(self._NAMES[found[2].lower()], found[3])])
 
         return records(log, self._LINE, parse)
 

@@ -14,7 +14,7 @@ _ROLE_NAMES = {
     "num_updates training_iteration _step step_num batch batch_idx",
     "time": "time_s time_seconds _timestamp timestamp wall_time walltime time elapsed_s elapsed elapsed_seconds _runtime",
     "rank": "rank global_rank local_rank worker",
-    "run": "run run_name run_id experiment",
+    "run": "run run_name run_id experiment exp_name trial_name trial_id variant",
     "event": "event events",
 }
 """The preferred name first: of `global_step` and wandb's `_step`, the former counts steps."""
@@ -23,7 +23,7 @@ _ALIASES = {
     "loss": "loss train_loss training_loss lm_loss loss_train reduced_train_loss loss_metrics_global_avg_loss global_avg_loss trl ce_loss train_ce_loss "
     "train_crossentropyloss train_lm_loss total_loss train_total_loss lm_loss_training step_loss loss_lm_loss",
     "grad_norm": "grad_norm gradient_norm gnorm global_grad_norm total_grad_norm train_grad_norm optim_total_grad_norm training_grad_norm norm "
-    "train_gnorm l2_norm_grad_global gradnorm",
+    "train_gnorm l2_norm_grad_global gradnorm grdn",
     "lr": "lr learning_rate train_lr train_learning_rate optim_lr learning_rate_learning_rate",
     "eval_loss": "eval_loss val_loss valid_loss validation_loss lm_loss_validation tel test_loss loss_val validation_metrics_loss",
     "tokens_per_second": "tokens_per_second tokens_per_s tokens_per_sec tok_s tokens_s tps throughput throughput_tps train_tokens_per_second "
@@ -33,8 +33,8 @@ _ALIASES = {
     "step_seconds time_per_step time_per_iteration elapsed_time_per_iteration_s iter_time_s "
     "batch_time time_metrics_end_to_end_s end_to_end_s train_step_time perf_step_time",
     "data_wait_seconds": "data_wait_seconds data_wait_s data_time_s data_time data_loading_time data_load_time dataloader_time "
-    "time_metrics_data_loading_s data_loading_s",
-    "compute_seconds": "compute_seconds compute_time_s compute_time",
+    "time_metrics_data_loading_s data_loading_s data_s",
+    "compute_seconds": "compute_seconds compute_time_s compute_time updt_s",
     "process_memory_rss_bytes": "process_memory_rss_bytes mem_bytes rss_bytes",
     "gpu_memory_used_bytes": "gpu_memory_used_bytes gpu_mem_bytes memory_allocated_bytes cuda_memory_allocated",
     "gpu_temperature_celsius": "gpu_temperature_celsius gpu_temp temperature_gpu",

@@ -153,6 +153,15 @@ def test_a_resume_at_another_height_is_a_shift_and_a_clean_one_is_none():
     assert finding.evidence["after"] == "resume"
 
 
+def test_a_training_begun_again_in_the_same_log_is_no_incident():
+    """Several trainings one after another in one log, or a crash before the first checkpoint: what the loss had reached says nothing of a new model."""
+    trainings = [curve(seed=seed)[:900] for seed in range(3)]
+    steps = [number for _ in trainings for number in range(0, 45_000, 50)]
+    assert kinds(watch(np.concatenate(trainings), steps=steps)) == set()
+    trainings[2][500] += 1.5
+    assert first(watch(np.concatenate(trainings), steps=steps), "loss_spike").onset_step == 25_000
+
+
 def test_gradients_explode_and_fade():
     grad = grads()
     grad[1200:1260] += np.log(30.0) * np.clip(np.arange(60) / 20, 0, 1)
