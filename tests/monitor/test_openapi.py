@@ -3,6 +3,7 @@
 import json
 
 import httpx
+import jsonschema
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -72,3 +73,25 @@ def test_no_request_breaks_the_api(served, operations, examples):
 def test_the_document_names_the_frames_route(served):
     document = served.http.get("/openapi.json").json()
     assert "application/vnd.holter.frame.v1" in json.dumps(document["paths"]["/api/v1/frames"]["post"]["requestBody"])
+
+
+def test_every_route_shows_an_example_that_it_could_answer(served):
+    """Each JSON answer and each parameter, checked against its own schema."""
+    document = served.http.get("/openapi.json").json()
+    shown = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for parameter in operation.get("parameters", []):
+                given_ones = parameter["schema"].get("examples") or [parameter["example"]]
+                for value in given_ones:
+                    jsonschema.validate(value, parameter["schema"] | {"components": document["components"]})
+            bodies = [
+                answer["content"]["application/json"]
+                for answer in operation["responses"].values()
+                if answer.get("content", {}).get("application/json", {}).get("schema")
+            ]
+            for body in bodies:
+                jsonschema.validate(body["example"], body["schema"] | {"components": document["components"]})
+                assert body["example"] != {} or path.endswith("/metrics"), (method, path)  # free-form
+                shown += 1
+    assert shown >= 25

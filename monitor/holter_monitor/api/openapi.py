@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from holter.frame import CONTENT_TYPE
 
+from holter_monitor.api import examples
 from holter_monitor.api.gate import FRAMES
 from holter_monitor.api.shapes import Problem
 
@@ -64,4 +65,5 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         for operation in operations.values():
             for status, words in STATUSES.items():
                 operation["responses"][status] = {"description": words, **PROBLEM}
+    examples.complete(document)
     return document
