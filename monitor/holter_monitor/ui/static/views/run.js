@@ -166,7 +166,7 @@ class RunPage {
       newest("loss") === undefined ? null : ["Loss", number(newest("loss"))],
       rate === undefined ? null : ["Tokens a second", short(rate * run.world_size), `${short(rate)} a rank`],
       lost === undefined ? null : ["Lost to slow steps", duration(lost), curves.lost.share === null ? "" : `${number(curves.lost.share * 100, 2)} % of the time`, curves.lost.share > 0.05],
-      this.goodput.goodput === null ? null : ["Goodput", `${number(this.goodput.goodput * 100, 3)} %`, `of ${duration(this.goodput.wall_seconds)}`],
+      this.goodput.goodput === null || this.goodput.goodput > 1 ? null /* points sent after the fact have no wall time of their own */ : ["Goodput", `${number(this.goodput.goodput * 100, 3)} %`, `of ${duration(this.goodput.wall_seconds)}`],
       ["Ranks", number(run.world_size)],
       ["Attempts", number(attempts.length), attempts.length ? `since ${clock(attempts[0].started)}` : ""],
       ["Last word", ago(run.updated)],

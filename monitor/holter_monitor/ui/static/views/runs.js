@@ -2,7 +2,7 @@
 
 import { all, get, listen } from "../api.js";
 import { el, folded, link, show } from "../dom.js";
-import { ago, number } from "../format.js";
+import { ago, duration, number } from "../format.js";
 import { calmly, severity, sparkline, state } from "../parts.js";
 
 const RECENT = 2000; // steps that a sparkline looks back
@@ -67,17 +67,19 @@ function row(run, counts, sparks) {
   return el("li", {}, el("a", { class: "run row", href: link("runs", run.id) },
     el("span", {}, el("span", { class: "name" }, folded(run.name)), el("span", { class: "under" }, el("span", {}, run.project), state(run.state))),
     sparks.of(run),
+    sparks.goodput(run),
     el("span", { class: "cell" }, run.last_step === null ? "–" : number(run.last_step), el("small", {}, "step")),
     el("span", { class: "cell" }, number(run.world_size), el("small", {}, run.world_size === 1 ? "rank" : "ranks")),
     el("span", { class: "cell" }, ago(run.updated), el("small", {}, "last word")),
     el("span", { class: "badges" }, badges.length ? badges : el("span", { class: "small faint" }, run.state === "running" ? "healthy" : ""))));
 }
 
-// The loss of each run that is in sight, asked for once and again when the run moved on.
+// The loss and the goodput of each run that is in sight, asked for once and again when the run moved on.
 class Sparks {
   constructor(signal) {
     this.signal = signal;
     this.known = new Map();
+    this.shares = new Map(); // the cells of goodput by run, filled with the same visit
     this.stale = new Set();
     this.watcher = new IntersectionObserver((entries) => entries.filter((e) => e.isIntersecting).forEach((e) => this.load(e.target)), { rootMargin: "200px" });
     signal.addEventListener("abort", () => this.watcher.disconnect());
@@ -91,13 +93,21 @@ class Sparks {
     return slot;
   }
 
+  goodput(run) {
+    const cell = this.shares.get(run.id) || el("span", { class: "cell" }, "–", el("small", {}, "goodput"));
+    this.shares.set(run.id, cell);
+    return cell;
+  }
+
   async load(slot) {
     const { run } = slot;
     this.watcher.unobserve(slot);
     this.stale.delete(run.id);
     try {
       const from = Math.max(0, (run.last_step || 0) - RECENT);
-      const { curves } = await get(`/runs/${encodeURIComponent(run.id)}/curves`, { metrics: "loss", from_step: from, max_points: 90 }, this.signal);
+      const path = `/runs/${encodeURIComponent(run.id)}`;
+      const [{ curves }, { goodput, wall_seconds: wall }] = await Promise.all([get(`${path}/curves`, { metrics: "loss", from_step: from, max_points: 90 }, this.signal), get(`${path}/goodput`, {}, this.signal)]);
+      if (goodput !== null && goodput <= 1) this.goodput(run).replaceChildren(`${number(goodput * 100, 2)} %`, el("small", { title: `of ${duration(wall)}` }, "goodput"));
       const values = curves.loss?.mean || [];
       const drawing = sparkline(values, `loss of the last ${number(RECENT)} steps`);
       this.known.set(run.id, drawing);
