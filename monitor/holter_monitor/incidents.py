@@ -15,11 +15,13 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from holter_monitor import folding
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.ranges import folded, spans
 
 ACTIVE = ("pending", "open", "acknowledged", "flapping")
 """The states of an incident that is not over."""
+LOOKS_AGAIN = (10.0, 30.0, 90.0, 240.0)
+"""Seconds after its opening at which an incident's cause is looked for once more: signals arrive later than the trouble."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class Change:
 
     word: str
     """opened, worsened, updated, reopened, flapping, steadied, acknowledged, noted, reminded, resolved, silenced, unsilenced, explained,
-    unexplained, advised"""
+    unexplained, advised, diagnosed"""
     actor: str | None = None
     note: str | None = None
 
@@ -254,6 +256,18 @@ def due(incident: Incident, timing: Timing) -> float | None:
     return min(times, default=None)
 
 
+def is_fresh(incident: Incident, now: float) -> bool:
+    """Whether evidence for its cause may still come in."""
+    return incident.state in ("open", "acknowledged") and incident.opened is not None and now - incident.opened <= LOOKS_AGAIN[-1] + 60.0
+
+
+def look_again(incident: Incident, now: float) -> float | None:
+    """When the cause should be looked for once more; None = not any more."""
+    if incident.state not in ("open", "acknowledged") or incident.opened is None:
+        return None
+    return next((incident.opened + after for after in LOOKS_AGAIN if incident.opened + after > now), None)
+
+
 def acknowledged(incident: Incident, actor: str, now: float) -> list[Change]:
     """A person has seen it: no more reminders or escalation. Acknowledging twice changes nothing."""
     if not incident.is_active or incident.acknowledged_by is not None:
@@ -276,37 +290,12 @@ def _resolved(incident: Incident, now: float, actor: str | None) -> list[Change]
 
 def _gather(incident: Incident) -> None:
     """Fold the findings into what the incident says as a whole. Old findings that are over may be missing here; what they added stays."""
-    findings = list(incident.findings.values())
-    lasting = [finding for finding in findings if not finding.is_over]
-    worst = max(lasting or findings, key=lambda finding: (finding.severity, finding.detected_step, abs(finding.score)))
-    incident.severity = max(incident.severity, *(finding.severity for finding in findings))
-    incident.onset_step = min(incident.onset_step, *(finding.onset_step for finding in findings))
-    incident.end_step = None if lasting else max(incident.end_step or 0, *(finding.end_step or 0 for finding in findings))
-    incident.ranks = sorted({*incident.ranks, *(rank for finding in findings for rank in finding.ranks)})
-    incident.nodes = sorted({*incident.nodes, *(node for finding in findings for node in finding.nodes)})
-    costs = [cost for cost in (incident.cost_seconds, _cost(findings)) if cost is not None]
-    incident.cost_seconds = max(costs, default=None)
-    incident.evidence = worst.evidence
-    incident.summary = worst.summary if len(incident.scopes) == 1 else _summary(incident, worst)
-
-
-def _cost(findings: list[Finding]) -> float | None:
-    """Episodes in one scope add up; scopes side by side lose the same seconds, so the most counts."""
-    scopes: dict[str, float] = {}
-    for finding in findings:
-        if finding.cost_seconds is not None:
-            scopes[finding.scope] = scopes.get(finding.scope, 0.0) + finding.cost_seconds
-    return max(scopes.values(), default=None)
-
-
-def _summary(incident: Incident, worst: Finding) -> str:
-    where = []
-    if incident.ranks:
-        where.append(f"{_plural(len(incident.ranks), 'rank')} {spans(incident.ranks)}")
-    if incident.nodes:
-        where.append(f"{_plural(len(incident.nodes), 'node')} {folded(incident.nodes)}")
-    return f"{', '.join(where) or f'{len(incident.scopes)} places'}: {worst.summary}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{count} {noun}s"
+    whole = folding.fold(list(incident.findings.values()))
+    incident.severity = max(incident.severity, whole.severity)
+    incident.onset_step = min(incident.onset_step, whole.onset_step)
+    incident.end_step = None if whole.end_step is None else max(incident.end_step or 0, whole.end_step)
+    incident.ranks = sorted({*incident.ranks, *whole.ranks})
+    incident.nodes = sorted({*incident.nodes, *whole.nodes})
+    incident.cost_seconds = max((cost for cost in (incident.cost_seconds, whole.cost_seconds) if cost is not None), default=None)
+    incident.evidence = whole.evidence
+    incident.summary = whole.summary if len(incident.scopes) == 1 else folding.headline(incident.ranks, incident.nodes, whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -261,3 +262,12 @@ def test_pagerduty_events_share_one_key_through_the_life_of_an_incident(http: ht
     assert [(call.json["event_action"], call.json["dedup_key"]) for call in sink.calls] == [
         (action, NOTICE.incident) for action in ("trigger", "trigger", "acknowledge", "resolve")
     ]
+
+
+def test_the_plot_is_attached_where_the_service_takes_files(http: httpx.Client) -> None:
+    """Apprise's JSON service takes attachments as e-mail does: the evidence arrives as a PNG under its own name."""
+    plot = b"\x89PNG\r\n\x1a\n" + bytes(64)
+    with Sink(judge=lambda _: CASES["apprise"].yes) as sink:
+        build("apprise", sink).send(replace(NOTICE, image=plot), http)
+        [attached] = sink.calls[0].json["attachments"]
+    assert (attached["filename"], attached["mimetype"], b64decode(attached["base64"])) == ("evidence.png", "image/png", plot)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from holter_monitor.alerting.alerting import Alerting, UnknownIncident
 from holter_monitor.alerting.policies import Policy
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.store.tables import incident_history, incidents, metadata, outbox, runs
+from holter_monitor.store.tables import incident_history, incidents, metadata, outbox, run_events, runs
 
 RUN = SimpleNamespace(id="run1", project="smol", name="3b", world_size=8)
 SPIKE = Finding(kind="loss_spike", severity=Severity.WARNING, onset_step=100, detected_step=101, summary="loss 7.1, 12 deviations up")
@@ -287,3 +287,30 @@ def test_a_manual_resolution_holds_although_the_finding_goes_on(connection: sa.C
 def test_an_unknown_incident_is_an_error(connection: sa.Connection) -> None:
     with pytest.raises(UnknownIncident):
         Alerting(policy()).note(connection, "nope", "ada", "hm", 1.0)
+
+
+def straggler(rank: int, onset: int) -> Finding:
+    words = f"rank {rank} takes 1.4 times as long as the others"
+    return replace(SPIKE, kind="straggler", scope=f"rank {rank}", ranks=(rank,), onset_step=onset, detected_step=onset + 20, summary=words)
+
+
+def test_stragglers_of_different_ranks_keep_the_first_onset_and_each_its_own(connection: sa.Connection) -> None:
+    Alerting(policy()).apply(connection, RUN, [straggler(5, 310), straggler(2, 302)], 1000.0)
+    incident = only(connection)
+    assert (incident.onset_step, incident.ranks, incident.evidence["onsets"]) == (302, [2, 5], {"rank 2": 302, "rank 5": 310})
+    assert incident.summary == "2 ranks 2, 5 (rank 2 since step 302, rank 5 since step 310): rank 5 takes 1.4 times as long as the others"
+
+
+def test_evidence_that_comes_after_the_opening_names_the_cause_in_place(connection: sa.Connection) -> None:
+    """One update with the same identity and no second trigger; looking again without news says nothing."""
+    alerting = Alerting(policy())
+    alerting.apply(connection, RUN, [SPIKE], 1000.0)
+    send_all(connection)
+    assert only(connection).causes == [] and only(connection).due_at == 1010.0
+    place = {"run": "run1", "attempt": "", "node": "a", "rank": 0, "offset": 1, "number": 0}
+    connection.execute(run_events.insert().values(**place, event="lr_change", step=98, at=1005.0, attrs={"lr": 3.0}))
+    alerting.tick(connection, 1011.0)
+    assert only(connection).causes[0]["cause"] == "changed_schedule" and waiting(connection) == ["trigger", "update"]
+    for now in (1031.0, 1091.0, 1241.0, 1500.0):
+        alerting.tick(connection, now)
+    assert waiting(connection) == ["trigger", "update"]

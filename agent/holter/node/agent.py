@@ -15,7 +15,7 @@ from holter import __version__
 from holter.frame import NO_STEP, NODE_RANK
 from holter.node.harvest import Pace
 from holter.node.peaks import flops_ratio, model
-from holter.node.process import ProcessWatch, ending_of
+from holter.node.process import ProcessWatch, ending_of, is_stopped
 from holter.node.reader import RingError, RingReader
 from holter.node.sampling import Sampling
 from holter.node.shipper import Destination, Shipper
@@ -215,12 +215,13 @@ class NodeAgent:
         now = time.monotonic_ns()
         stacks: list[dict[str, object]] | None = None
         for rank in run.ranks:
-            told = rank.progress.look(rank.ring, now)
+            told = rank.progress.look(rank.ring, now, is_stopped=(stopped := is_stopped(rank.process.pid)))
             if told is None:
                 continue
             word, seconds = told
             attrs: dict[str, Any] = {"seconds": round(seconds, 1), "phase": rank.progress.phase_name()}
             if word == "rank_hung":
+                attrs |= {"stopped": True, "phase": "a stopped process (SIGSTOP or a debugger)"} if stopped else {}
                 attrs["stacks"] = [] if stacks is not None else self._stacks(run)
                 stacks = attrs["stacks"] if stacks is None else stacks
                 pipe = rank.ring.meta.get("flight_recorder_pipe")

@@ -28,6 +28,12 @@ def is_alive(pid: int, began: int) -> bool:
     return bool(fields) and fields[0] not in ("Z", "X") and (began == 0 or int(fields[19]) == began)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the system has stopped it (SIGSTOP, a debugger): state T or t."""
+    stat = _stat(pid)
+    return bool(stat) and stat[0] in ("T", "t")
+
+
 def _stat(pid: int) -> list[str]:
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:

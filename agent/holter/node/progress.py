@@ -9,6 +9,8 @@ from holter.ring import Phase, State, Word
 
 SHORTEST_SECONDS = 180.0
 """No pause shorter than this is called a hang, however quick the steps are."""
+STOPPED_SECONDS = 15.0
+"""… but a process in the state "stopped" makes no progress for certain."""
 PAUSES = 3.0
 """A hang is longer than so many of the longest pauses seen: a false alarm that kills a good job is worse than a late one."""
 LONGEST_SECONDS = 1800.0
@@ -41,8 +43,9 @@ class Progress:
     def _note(self, phase: Phase, seconds: float) -> None:
         self.longest[phase] = max(self.longest.get(phase, 0.0), min(seconds, LONGEST_SECONDS))
 
-    def look(self, ring: RingReader, now_ns: int) -> tuple[str, float] | None:
-        """`("rank_hung", seconds)` when a hang begins, `("rank_resumed", seconds)` when it is over, else None."""
+    def look(self, ring: RingReader, now_ns: int, *, is_stopped: bool = False) -> tuple[str, float] | None:
+        """`("rank_hung", seconds)` when a hang begins, `("rank_resumed", seconds)` when it is over, else None. A process that the system says is
+        stopped (SIGSTOP, a debugger) need not be waited for as one that may be busy."""
         words = ring.words
         phase, since = Phase(words[Word.PHASE]), words[Word.PHASE_SINCE]
         # A row ends what was declared before it, also where the declaration was a plain call and nothing closed it.
@@ -54,10 +57,11 @@ class Progress:
             self._phase, self._phase_since_ns = phase, since
         newest = max(self._last_row_ns, since, words[Word.REACHED_AT], words[Word.CLOCK])
         quiet = (now_ns - newest) / 1e9
-        if self.is_hung and quiet < self.limit(phase):
+        limit = STOPPED_SECONDS if is_stopped else self.limit(phase)
+        if self.is_hung and quiet < limit and not is_stopped:
             self.is_hung = False
             return "rank_resumed", quiet
-        if not self.is_hung and quiet >= self.limit(phase) and words[Word.STATE] == State.RUNNING:
+        if not self.is_hung and quiet >= limit and words[Word.STATE] == State.RUNNING:
             self.is_hung = True
             return "rank_hung", quiet
         return None

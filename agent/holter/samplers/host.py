@@ -14,6 +14,7 @@ from holter.samplers import NODE, Place, Sample
 
 _VIRTUAL = frozenset({"tmpfs", "devtmpfs", "squashfs", "overlay", "proc", "sysfs", "cgroup", "cgroup2", "autofs"})
 _INFINIBAND = Path("/sys/class/infiniband")
+_PRESSURE = Path("/proc/pressure/io")
 _INFINIBAND_WORD = 4
 """The counters count 32-bit words (Linux, Documentation/ABI/stable/sysfs-class-infiniband)."""
 
@@ -31,7 +32,7 @@ class Host:
     def sample(self, places: Sequence[Place]) -> Sample:
         del places
         found: dict[str, float] = {}
-        for part in (self._processor, self._memory, self._disks, self._network, self._infiniband):
+        for part in (self._processor, self._memory, self._disks, self._pressure, self._network, self._infiniband):
             try:
                 found.update(part())
             except (OSError, psutil.Error, AttributeError, ValueError):
@@ -72,6 +73,16 @@ class Host:
             self._put(found, f"host_disk_write_bytes_per_second.{device}", self._rate(f"{device}.write", counts.write_bytes))
             if reads and busy is not None:
                 found[f"host_disk_read_latency_seconds.{device}"] = busy / reads
+        return found
+
+    def _pressure(self) -> dict[str, float]:
+        """The share of the time in which some process waited for I/O (Linux, Documentation/accounting/psi.rst): network and FUSE mounts too, which
+        have no block device whose latency could be read."""
+        if not _PRESSURE.exists():
+            return {}
+        found: dict[str, float] = {}
+        microseconds = float(_PRESSURE.read_text().split("total=", 1)[1].split()[0])
+        self._put(found, "host_io_pressure_ratio", self._rate("io.pressure", microseconds / 1e6))
         return found
 
     def _network(self) -> dict[str, float]:

@@ -5,34 +5,24 @@ Everything here may be replayed. A finding that was heard before is known by its
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
 
 from holter_monitor import incidents as machine
-from holter_monitor.alerting import reactions
+from holter_monitor.alerting import kinship, reactions
+from holter_monitor.alerting.examination import LOOKS, Examination
 from holter_monitor.alerting.notices import CANARY_PROJECT, Desk, Run
 from holter_monitor.alerting.policies import Policy
 from holter_monitor.alerting.silences import Silence
-from holter_monitor.diagnosis import Case, Signal, diagnose
-from holter_monitor.diagnosis.remedy import remedy
-from holter_monitor.diagnosis.symptoms import explains
-from holter_monitor.errors import MonitorError
 from holter_monitor.findings import Finding
 from holter_monitor.incidents import Change, Incident
 from holter_monitor.store import incident_rows as rows
-from holter_monitor.store import signals
 from holter_monitor.store.ports import SampleStore
 from holter_monitor.store.tables import audit, incidents, runs, silences
-
-logger = logging.getLogger(__name__)
-_BESIDE_SECONDS = 300.0
-_LOOKS, _HOST_LOOKS = 32, 4
-"""So many incidents of one transaction are diagnosed with the signals of ranks and of hosts: a look costs 1 and 20 ms."""
 
 
 class UnknownIncident(LookupError):
@@ -62,8 +52,7 @@ class Alerting:
     def __init__(self, policy: Policy, *, link: str = "", samples: SampleStore | None = None) -> None:
         self.policy = policy
         self.link = link.rstrip("/")
-        self.samples = samples
-        """Where the signals of hosts are; without it, diagnosis does without them."""
+        self.examination = Examination(samples)
 
     def apply(self, connection: sa.Connection, run: Run, findings: Sequence[Finding], now: float) -> None:
         """Take the findings of one run into its incidents, and queue the notices that follow."""
@@ -77,8 +66,9 @@ class Alerting:
         for it in touched.values():  # all of them before any history: one may become the symptom of another
             rows.save(connection, it.incident, None)
         for it in touched.values():
-            it.incident.causes = self._causes(desk, run, it.incident, current)
-            self._settle(desk, run, it.incident, it.changes, current)
+            news = self.examination.examine(desk, run, it.incident, current)
+            is_told_anyhow = any(change.word != "updated" for change in it.changes)
+            self._settle(desk, run, it.incident, it.changes + ([] if is_told_anyhow else news), current)
             rows.save_findings(connection, it.incident, it.keys)
 
     def _hear(self, desk: Desk, run: Run, finding: Finding, current: list[Incident], touched: dict[str, Touched]) -> None:
@@ -95,30 +85,11 @@ class Alerting:
                 return
         touched.setdefault(incident.id, Touched(incident)).add(key, changes)
 
-    def _causes(self, desk: Desk, run: Run, incident: Incident, current: list[Incident]) -> list[dict[str, Any]]:
-        """The ranked causes as the records stand now. In a storm (hundreds of incidents at once) without the signals, which cost a query."""
-        others = [other for other in current if other is not incident and abs(other.created - incident.created) <= _BESIDE_SECONDS]
-        case = Case(incident=incident, others=others, world_size=run.world_size)
-        if desk.looks_left > 0:
-            desk.looks_left -= 1
-            found = signals.of_ranks(desk.connection, incident, is_everywhere=case.is_everywhere)
-            found |= self._hosts(incident) if desk.looks_left > _LOOKS - _HOST_LOOKS else {}
-            case = replace(case, signals=found, events=signals.events(desk.connection, incident))
-        incident.evidence = {**incident.evidence, **remedy(case)}
-        return diagnose(case)
-
-    def _hosts(self, incident: Incident) -> dict[str, Signal]:
-        try:
-            return {} if self.samples is None else signals.of_hosts(self.samples, incident)
-        except MonitorError as error:  # the sample store is away: the alert must not wait for it
-            logger.warning("no host signals for the diagnosis of %s: %s", incident.id, error)
-            return {}
-
     def _settle(self, desk: Desk, run: Run, incident: Incident, changes: list[Change], current: list[Incident]) -> None:
         """Write the incident and tell whom it concerns."""
         if any(change.word in ("opened", "reopened") for change in changes):
-            changes = changes + _explained(incident, current)
-        changes = changes + _as_bad_as_its_symptoms(incident, changes, current)
+            changes = changes + kinship.explained(incident, current)
+        changes = changes + kinship.as_bad_as_its_symptoms(incident, changes, current)
         changes = changes + self._hidden(desk, run, incident) + self._react(desk, run, incident, changes)
         rows.save(desk.connection, incident, None)
         told = [change for change in changes if change.word != "updated"]
@@ -126,7 +97,10 @@ class Alerting:
             rows.add_history(desk.connection, incident, change, desk.now)
             desk.tell(run, incident, change, [other for other in current if other.parent == incident.id])
         desk.schedule(run, incident)
-        self._take_over(desk, run, incident, current)
+        for symptom, change in kinship.taken_over(incident, current):
+            rows.add_history(desk.connection, symptom, change, desk.now)
+            desk.tell(run, symptom, change, [])
+            desk.schedule(run, symptom)
         cause = next((other for other in current if other.id == incident.parent), None)
         if cause is not None and cause.is_active and cause.severity < incident.severity:
             self._settle(desk, run, cause, [], current)  # a symptom that pages must page in its cause's name
@@ -139,42 +113,22 @@ class Alerting:
             return [Change("advised", "policy", ", ".join(given))] if given else []
         return []
 
-    def _take_over(self, desk: Desk, run: Run, cause: Incident, current: list[Incident]) -> None:
-        """A cause that comes to light after its symptom takes it over, so that one of the two is talked about."""
-        if cause.parent is not None or cause.silence is not None:
-            return
-        for symptom in current:
-            if symptom.parent is None and symptom.is_active and explains(cause, symptom):
-                symptom.parent = cause.id
-                change = Change("explained", note=f"a symptom of {cause.kind}: {cause.summary}")
-                rows.add_history(desk.connection, symptom, change, desk.now)
-                desk.tell(run, symptom, change, [])
-                desk.schedule(run, symptom)
-
     def tick(self, connection: sa.Connection, now: float, limit: int = 500) -> int:
-        """Do what time alone makes due: resolve, remind, escalate, end silences. How many incidents were looked at."""
+        """Do what time alone makes due: resolve, look again for the cause, remind, escalate, end silences. How many incidents were looked at."""
         due = rows.load_where(connection, incidents.c.due_at <= now, limit)
         desk = self._desk(connection, now)
         for incident in due:
             run = connection.execute(sa.select(runs).where(runs.c.id == incident.run)).one()
             was_hidden = incident.silence
             changes = machine.advanced(incident, now, self.policy.timing)
-            changes += self._released(connection, incident)
+            changes += kinship.released(connection, incident)
+            if machine.is_fresh(incident, now) and incident.parent is None and run.project != CANARY_PROJECT and desk.looks_left > 0:
+                family = rows.load_current(connection, run.id, now - self.policy.timing.rejoin_seconds)
+                changes += self.examination.examine(desk, run, incident, [other for other in family if other.id != incident.id])
             self._settle(desk, run, incident, changes, [incident])
             if not changes and was_hidden == incident.silence:
                 desk.remind(run, incident)
         return len(due)
-
-    @staticmethod
-    def _released(connection: sa.Connection, incident: Incident) -> list[Change]:
-        """A symptom that outlives its cause speaks for itself again."""
-        if incident.parent is None or not incident.is_active:
-            return []
-        state = connection.scalar(sa.select(incidents.c.state).where(incidents.c.id == incident.parent))
-        if state in machine.ACTIVE:
-            return []
-        incident.parent = None
-        return [Change("unexplained", note="lasts although its cause is over")]
 
     def _hidden(self, desk: Desk, run: Run, incident: Incident) -> list[Change]:
         silence, until = desk.hiding(run, incident)
@@ -208,7 +162,7 @@ class Alerting:
             self._settle(self._desk(connection, now), run, found[0], changes, [found[0]])
             _audit(connection, actor, changes[0].word, incident, detail={}, now=now)
             if not found[0].is_active:
-                _wake_symptoms(connection, incident, now)
+                kinship.wake_symptoms(connection, incident, now)
         return found[0]
 
     def add_silence(
@@ -244,7 +198,7 @@ class Alerting:
 
     def _desk(self, connection: sa.Connection, now: float) -> Desk:
         query = sa.select(silences).where(silences.c.ends_at > now)
-        return Desk(connection, self.policy, self.link, now, [_silence(row) for row in connection.execute(query)], looks_left=_LOOKS)
+        return Desk(connection, self.policy, self.link, now, [_silence(row) for row in connection.execute(query)], looks_left=LOOKS)
 
 
 def _owner(connection: sa.Connection, key: str, current: list[Incident]) -> Incident | None:
@@ -261,32 +215,6 @@ def _owner(connection: sa.Connection, key: str, current: list[Incident]) -> Inci
         current.append(owner)
     owner.findings[key] = said[1]
     return owner
-
-
-def _as_bad_as_its_symptoms(incident: Incident, changes: list[Change], current: list[Incident]) -> list[Change]:
-    """A cause takes on the severity of what it explains: the symptoms keep quiet, so it must be as loud as they would have been."""
-    if incident.parent is not None or not incident.is_active:
-        return []
-    mine = [other for other in current if other.is_active and other.parent in (None, incident.id) and explains(incident, other)]
-    worst = max((other for other in mine), key=lambda other: other.severity, default=None)
-    if worst is None or worst.severity <= incident.severity:
-        return []
-    incident.severity = worst.severity
-    is_new = any(change.word in ("opened", "reopened") for change in changes)
-    return [] if is_new else [Change("worsened", note=f"its symptom {worst.kind.replace('_', ' ')} is {worst.severity.word}")]
-
-
-def _explained(incident: Incident, current: list[Incident]) -> list[Change]:
-    """Whether an incident that is already known explains this new one."""
-    for cause in current:
-        if cause.parent is None and explains(cause, incident):
-            incident.parent = cause.id
-            return [Change("explained", note=f"a symptom of {cause.kind}: {cause.summary}")]
-    return []
-
-
-def _wake_symptoms(connection: sa.Connection, cause: str, now: float) -> None:
-    connection.execute(incidents.update().where(incidents.c.parent == cause, incidents.c.state.in_(machine.ACTIVE)).values(due_at=now))
 
 
 def _silence(row: sa.Row[Any]) -> Silence:

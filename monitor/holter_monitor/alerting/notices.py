@@ -26,6 +26,7 @@ _TRANSITIONS = {
     "flapping": "update",
     "steadied": "update",
     "noted": "update",
+    "diagnosed": "update",
     "acknowledged": "acknowledge",
     "resolved": "resolve",
     "explained": "resolve",
@@ -109,7 +110,7 @@ class Desk:
 
     def schedule(self, run: Run, incident: Incident) -> None:
         """Write down when time alone will change the incident."""
-        times = [machine.due(incident, self.policy.timing), self.hidden_until.get(incident.id)]
+        times = [machine.due(incident, self.policy.timing), self.hidden_until.get(incident.id), machine.look_again(incident, self.now)]
         if self._is_waiting(incident):
             for route in self.policy.routes_of(incident, run.name):
                 times += [self._last_told(incident) + route.repeat] if route.repeat and not route.observe_only else []

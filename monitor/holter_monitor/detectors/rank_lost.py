@@ -79,15 +79,23 @@ class RankLost:
         if self.lost is None:
             self.lost = Lost(max(self._step_of(event), 0), [rank], [], _why(event), at)
         elif rank not in self.lost.ranks and len(self.lost.ranks) < 131_072:
-            earlier = 0 < at < self.lost.first_ns
-            self.lost.ranks = [rank, *self.lost.ranks] if earlier else [*self.lost.ranks, rank]
-            if earlier:
-                self.lost.why, self.lost.first_ns = _why(event), at
+            is_first = self._comes_before(self.lost, _why(event), at)
+            self.lost.ranks = [rank, *self.lost.ranks] if is_first else [*self.lost.ranks, rank]
+            if is_first:
+                was_a_follower, self.lost.why, self.lost.first_ns = _follows(self.lost.why), _why(event), at
+                self.lost.said = 0 if was_a_follower else self.lost.said
         self.lost.nodes = list(topology.nodes(self.lost.ranks))[:256]
         if len(self.lost.ranks) < 2 * self.lost.said:
             return None
         self.lost.said = len(self.lost.ranks)
         return self._loss(self.lost)
+
+    @staticmethod
+    def _comes_before(lost: Lost, why: str, at: int) -> bool:
+        """The rank that ended for a reason of its own comes first; the others complain of it, and may say so before its agent has seen it go."""
+        if _follows(lost.why) != _follows(why):
+            return _follows(lost.why)
+        return 0 < at < lost.first_ns
 
     def finish(self) -> Finding | None:
         return self._loss(self.lost) if self.lost and self.lost.said < len(self.lost.ranks) else None
@@ -161,6 +169,14 @@ class RankLost:
             summary=f"{named(ranks)} {verb} {tail}",
             evidence={"missing_steps": step.number - onset, "window": [max(0, onset - 50), step.number]},
         )
+
+
+PEER = ("connectionreset", "connection reset", "connectionerror", "broken pipe", "brokenpipe", "peer", "nccl", "gloo", "distbackend")
+
+
+def _follows(why: str) -> bool:
+    """Whether this end only tells of another's: a reset connection, a collective that failed."""
+    return any(word in why.lower() for word in PEER)
 
 
 def _why(event: Event) -> str:

@@ -40,6 +40,8 @@ class RestartStorm:
     """Attempts in a row that did not get past the furthest step reached before."""
     lives: deque[Life] = field(init=False, default_factory=lambda: deque(maxlen=64))
     attempt: str = field(init=False, default="")
+    seen: deque[str] = field(init=False, default_factory=lambda: deque(maxlen=64))
+    """The newest attempts: frames of an old one arrive between those of the next."""
     attempts: int = field(init=False, default=0)
     furthest: int = field(init=False, default=-1)
     """Before the present attempt."""
@@ -48,8 +50,9 @@ class RestartStorm:
     step: int = field(init=False, default=0)
 
     def receive(self, arrival: Arrival) -> Finding | None:
-        if arrival.attempt == self.attempt:
+        if arrival.attempt == self.attempt or arrival.attempt in self.seen:  # late frames of an older attempt are no restart
             return None
+        self.seen.append(arrival.attempt)
         if self.lives:
             last = self.lives[-1]
             self.in_vain = self.in_vain + 1 if last.furthest <= self.furthest else 0

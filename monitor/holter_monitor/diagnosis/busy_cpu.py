@@ -19,6 +19,6 @@ BUSY_CPU = Cause(
         Clue(0.5, local("only some ranks are slow")),
         Clue(-2.5, says("clock_ratio", lambda ratio: ratio < 0.93, "GPU clocks at {value:.0%} of usual")),
         Clue(-1.0, steady("host_load_1m", 1.2, "load")),
-        Clue(-1.5, rises("host_disk_read_latency_seconds", 3.0, "disk read latency")),
+        Clue(-1.5, rises("host_disk_read_latency_seconds", 3.0, "disk read latency", least=0.002)),
     ),
 )

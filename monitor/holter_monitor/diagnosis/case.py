@@ -73,6 +73,9 @@ class Case:
     def place(self) -> str:
         """Where it is, for sentences: "rank 3 on gpu-01", "all ranks"."""
         ranks, nodes = self.incident.ranks, self.incident.nodes
+        first = self.incident.evidence.get("first")
+        if isinstance(first, int):  # of many lost ranks, the one that the others followed
+            return f"rank {first} on {nodes[0]}" if len(nodes) == 1 else f"rank {first}"
         where = "all ranks" if self.is_everywhere else f"rank {spans(ranks)}"
         return f"{where} on {folded(nodes)}" if nodes else where
 

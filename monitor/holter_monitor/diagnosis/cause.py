@@ -49,11 +49,15 @@ def facts(case: Case) -> dict[str, Any]:
     }
 
 
-def rises(metric: str, times: float, name: str) -> Look:
-    """The signal (of any host or device of this family) is so many times what it was."""
+def rises(metric: str, times: float, name: str, *, least: float = 0.0) -> Look:
+    """The signal (of any host or device of this family) is so many times what it was, and at least so high."""
 
     def look(case: Case) -> str | None:
-        raised = {key: signal for key, signal in case.family(metric).items() if signal.before > 0 and signal.ratio >= times}
+        raised = {
+            key: signal
+            for key, signal in case.family(metric).items()
+            if signal.before > 0 and signal.ratio >= times and signal.since >= least
+        }
         if not raised:
             return None
         key, worst = max(raised.items(), key=lambda item: item[1].ratio)
@@ -92,6 +96,17 @@ def peaks(metric: str, at_least: float, name: str) -> Look:
         over = [s for s in case.family(metric).values() if s.peak >= at_least and s.before < at_least]
         worst = max(over, key=lambda signal: signal.peak, default=None)
         return None if worst is None else f"{name} reached {_short(worst.peak)} (usual: {_short(worst.before)})"
+
+    return look
+
+
+def stays(metric: str, below: float, name: str) -> Look:
+    """The signal is there, and its mean since the onset is below this value on every host."""
+
+    def look(case: Case) -> str | None:
+        family = case.family(metric).values()
+        highest = max((signal.since for signal in family), default=None)
+        return f"{name}: {highest:.2g}" if highest is not None and highest < below else None
 
     return look
 

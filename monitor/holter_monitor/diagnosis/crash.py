@@ -12,6 +12,7 @@ CRASH = Cause(
     clues=(
         Clue(4.0, raised),
         Clue(1.0, mentions(lambda text: "error:" in text or "exception" in text, "the end says which error", "why", "endings")),
+        Clue(-3.0, mentions(lambda text: "no space left" in text or "enospc" in text, "the end says: no space left", "why")),
         Clue(-3.0, mentions(lambda text: "out of memory" in text or "outofmemory" in text, "the end says: out of memory", "why")),
     ),
 )

@@ -13,7 +13,9 @@ FROZEN_RANK = Cause(
         Clue(2.5, local("these are behind, the others wait for them")),
         Clue(
             2.0,
-            mentions(lambda text: "stopped" in text or "state t" in text or "sigstop" in text, "its process is stopped", "stacks", "why"),
+            mentions(
+                lambda text: "stopped process" in text or "state t" in text or "sigstop" in text, "its process is stopped", "stacks", "why"
+            ),
         ),
         Clue(-2.0, beside("rank_lost")),
         Clue(-2.0, beside("agent_silent")),

@@ -12,7 +12,7 @@ FULL_DISK = Cause(
     clues=(
         Clue(3.0, says("free_bytes", lambda free: free is not None, "{value:,.0f} bytes free")),
         Clue(2.5, beside("disk_pressure")),
-        Clue(3.5, mentions(lambda text: "no space left" in text or "enospc" in text, "the end says: no space left", "why")),
+        Clue(4.5, mentions(lambda text: "no space left" in text or "enospc" in text, "the end says: no space left", "why")),
         Clue(-1.5, says("latency_ratio", lambda ratio: ratio > 3, "it is about latency (x{value})")),
         Clue(0.5, kind_is("disk_pressure", "the file system of the node")),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holter_monitor.diagnosis.cause import Cause, Clue, beside, peaks, rises, says, steady
+from holter_monitor.diagnosis.cause import Cause, Clue, beside, peaks, rises, says, stays, steady
 
 SLOW_LOADER = Cause(
     name="slow_loader",
@@ -15,9 +15,11 @@ SLOW_LOADER = Cause(
         Clue(1.0, says("share", lambda share: share > 0.2, "{value:.0%} of the step is data wait")),
         Clue(1.0, says("cause", lambda cause: cause == "data_wait", "its own data wait is what is long")),
         Clue(1.0, steady("host_disk_read_latency_seconds", 1.5, "disk read latency")),
+        Clue(1.0, stays("host_io_pressure_ratio", 0.1, "processes hardly wait for I/O")),
         Clue(0.8, says("disk_read_latency_ratio", lambda ratio: ratio < 2, "disk read latency normal (x{value})")),
         Clue(0.8, peaks("host_cpu_ratio", 0.9, "host CPU")),
-        Clue(-2.5, rises("host_disk_read_latency_seconds", 3.0, "disk read latency")),
+        Clue(-2.5, peaks("host_io_pressure_ratio", 0.25, "share of the time in which processes wait for I/O")),
+        Clue(-2.5, rises("host_disk_read_latency_seconds", 3.0, "disk read latency", least=0.002)),
         Clue(-2.0, says("disk_read_latency_ratio", lambda ratio: ratio > 3, "disk read latency x{value}")),
         Clue(-2.0, steady("data_wait_seconds", 1.3, "data wait")),
         Clue(-1.5, says("data_wait_share", lambda share: share < 0.2, "data wait explains only {value:.0%}")),

@@ -28,7 +28,7 @@ class Apprise:
     failure is tried again. Its host is checked like that of any receiver, but the connection is Apprise's own."""
 
     kind: ClassVar[str] = "apprise"
-    limits: ClassVar[Limits] = Limits(per_second=0.5, burst=3, digest_from=5)
+    limits: ClassVar[Limits] = Limits(per_second=0.5, burst=3, digest_from=5, shows_images=True)
 
     url: SecretStr
     allow_private: bool = False
@@ -42,9 +42,19 @@ class Apprise:
         host = getattr(service, "smtp_host", None) or getattr(service, "host", None)
         if host:
             resolve(str(host), 0, allow_private=self.allow_private)
-        if not service.notify(**payload(notice)):
+        if not service.notify(**payload(notice), attach=_plot(notice) if service.attachment_support else None):
             raise DeliveryFailed(f"Apprise could not deliver through {service.service_name}")
         return None
+
+
+def _plot(notice: Notice) -> Any:
+    """The evidence as a file in memory, for the services that take files (e-mail does)."""
+    if notice.image is None:
+        return None
+    from apprise import AppriseAttachment
+    from apprise.attachment.memory import AttachMemory
+
+    return AppriseAttachment(paths=[AttachMemory(content=notice.image, name="evidence.png", mimetype="image/png")])
 
 
 def payload(notice: Notice) -> dict[str, Any]:

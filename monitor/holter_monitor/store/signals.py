@@ -15,12 +15,14 @@ from holter_monitor.store.tables import run_events, step_summaries
 
 BEFORE, LEADING, AFTER = 200, 10, 50
 """Steps: the calm before, the last ones before the onset (a precursor shows there), and the least that is looked at since."""
+HOST_SECONDS = 120.0
+"""… and of hosts, which are sampled every few seconds."""
 METRICS = (
     "loss grad_norm update_norm lr data_wait_seconds compute_seconds step_time_seconds process_gc_pause_seconds process_memory_rss_bytes "
     "process_memory_shared_bytes gpu_sm_clock_hertz gpu_temperature_celsius gpu_nvlink_errors_total gpu_pcie_replays_total "
     "section_communication_seconds section_all_reduce_seconds section_checkpoint_seconds"
 )
-HOSTS = ("host_disk_read_latency_seconds", "host_cpu_ratio", "host_cpu_steal_ratio", "host_load_1m")
+HOSTS = ("host_disk_read_latency_seconds", "host_io_pressure_ratio", "host_cpu_ratio", "host_cpu_steal_ratio", "host_load_1m")
 _FALLS = ("gpu_sm_clock_hertz",)
 ROW = step_summaries.c
 
@@ -58,10 +60,12 @@ def _signal(metric: str, places: Mapping[int, Any], is_everywhere: bool) -> Sign
     return Signal(before=places[0][column], since=places[2][column], peak=places[2][3], lowest=places[2][4], leading=leading)
 
 
-def of_hosts(samples: SampleStore, incident: Incident) -> dict[str, Signal]:
-    """From the sample store, on the incident's nodes (or all of them). What was sampled less than twice before the onset says nothing."""
+def of_hosts(samples: SampleStore, incident: Incident, *, step_seconds: float | None = None) -> dict[str, Signal]:
+    """From the sample store, on the incident's nodes (or all of them). What was sampled less than twice before the onset says nothing.
+    Hosts are sampled by time: where steps are quick, more of them are looked at."""
     onset, found = incident.onset_step, {}
-    window = Window(from_step=max(0, onset - BEFORE), to_step=max(incident.detected_step, onset + AFTER))
+    before = BEFORE if not step_seconds else max(BEFORE, min(20_000, int(HOST_SECONDS / step_seconds)))
+    window = Window(from_step=max(0, onset - before), to_step=max(incident.detected_step, onset + AFTER))
     names = samples.nodes(incident.run)
     metrics = [name for name in samples.metrics(incident.run) if name.startswith(HOSTS)][:16] if onset >= 0 else []
     for metric in metrics:
@@ -70,11 +74,9 @@ def of_hosts(samples: SampleStore, incident: Incident) -> dict[str, Signal]:
         kept = np.isfinite(value)
         if incident.nodes and rows.node.size:
             kept &= np.isin(rows.node, [number for number, name in names.items() if name in incident.nodes])
-        before, since = value[kept & early], value[kept & ~early]
-        if before.size >= 2 and since.size >= 1:
-            found[metric] = Signal(
-                before=float(before.mean()), since=float(since.mean()), peak=float(since.max()), lowest=float(since.min())
-            )
+        calm, since = value[kept & early], value[kept & ~early]
+        if calm.size >= 2 and since.size >= 1:
+            found[metric] = Signal(before=float(calm.mean()), since=float(since.mean()), peak=float(since.max()), lowest=float(since.min()))
     return found
 
 

@@ -1,0 +1,66 @@
+"""The diagnosis of an incident as the records stand now, and again as long as evidence may still come in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from holter_monitor.alerting.notices import Desk, Run
+from holter_monitor.diagnosis import Case, Signal, diagnose
+from holter_monitor.diagnosis.remedy import remedy
+from holter_monitor.errors import MonitorError
+from holter_monitor.incidents import Change, Incident
+from holter_monitor.store import signals
+from holter_monitor.store.ports import SampleStore
+
+logger = logging.getLogger(__name__)
+LOOKS, _HOST_LOOKS = 32, 4
+"""So many incidents of one transaction are diagnosed with the signals of ranks and of hosts: a look costs 1 and 20 ms."""
+_BESIDE_SECONDS = 300.0
+_SURE = 0.5
+"""A first cause that changes is told from this confidence on."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    samples: SampleStore | None = None
+    """Where the signals of hosts are; without it, diagnosis does without them."""
+
+    def examine(self, desk: Desk, run: Run, incident: Incident, current: Sequence[Incident]) -> list[Change]:
+        """Rank the causes anew. A change is reported when somebody who was told of one cause should hear of another."""
+        before = incident.causes
+        incident.causes = self._causes(desk, run, incident, current)
+        return _news(before, incident)
+
+    def _causes(self, desk: Desk, run: Run, incident: Incident, current: Sequence[Incident]) -> list[dict[str, object]]:
+        """In a storm (hundreds of incidents at once) without the signals, which cost a query."""
+        others = [other for other in current if other is not incident and abs(other.created - incident.created) <= _BESIDE_SECONDS]
+        case = Case(incident=incident, others=others, world_size=run.world_size)
+        if desk.looks_left > 0:
+            desk.looks_left -= 1
+            found = signals.of_ranks(desk.connection, incident, is_everywhere=case.is_everywhere)
+            found |= self._hosts(incident, found.get("step_time_seconds")) if desk.looks_left > LOOKS - _HOST_LOOKS else {}
+            case = replace(case, signals=found, events=signals.events(desk.connection, incident))
+        incident.evidence = {**incident.evidence, **remedy(case)}
+        return diagnose(case)
+
+    def _hosts(self, incident: Incident, step_time: Signal | None) -> dict[str, Signal]:
+        try:
+            return (
+                {}
+                if self.samples is None
+                else signals.of_hosts(self.samples, incident, step_seconds=step_time.before if step_time else None)
+            )
+        except MonitorError as error:  # the sample store is away: the alert must not wait for it
+            logger.warning("no host signals for the diagnosis of %s: %s", incident.id, error)
+            return {}
+
+
+def _news(before: list[dict[str, object]], incident: Incident) -> list[Change]:
+    if not incident.is_active or not incident.causes:
+        return []
+    first = incident.causes[0]
+    if first["confidence"] < _SURE or (before and before[0]["cause"] == first["cause"]):  # type: ignore[operator]
+        return []
+    return [Change("diagnosed", note=f"the likely cause is now known: {first['sentence']}")]
