@@ -99,7 +99,7 @@ run = holter.init(project="induced", name=fault, config={"checkpoint_interval": 
 start = 0
 w1 = np.random.default_rng(1).normal(size=(IN, HIDDEN)) * 0.15
 w2 = np.random.default_rng(2).normal(size=(HIDDEN, OUT)) * 0.15
-kept, lr, saved = [], 0.15, f"{data}.npz"
+kept, lr, saved = [], 0.15, f"{os.environ['HOLTER_DIR']}.npz"
 if fault == "stalls" and os.path.exists(saved):  # the second attempt goes on from the checkpoint of the first
     w1, w2 = (np.load(saved)[name] for name in ("w1", "w2"))
     start = RESUMED

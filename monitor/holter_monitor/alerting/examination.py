@@ -61,6 +61,6 @@ def _news(before: list[dict[str, object]], incident: Incident) -> list[Change]:
     if not incident.is_active or not incident.causes:
         return []
     first = incident.causes[0]
-    if first["confidence"] < _SURE or (before and before[0]["cause"] == first["cause"]):  # type: ignore[operator]
+    if first["confidence"] < _SURE or (before and before[0]["cause"] == first["cause"]):
         return []
     return [Change("diagnosed", note=f"the likely cause is now known: {first['sentence']}")]

@@ -54,7 +54,8 @@ def _plot(notice: Notice) -> Any:
     from apprise import AppriseAttachment
     from apprise.attachment.memory import AttachMemory
 
-    return AppriseAttachment(paths=[AttachMemory(content=notice.image, name="evidence.png", mimetype="image/png")])
+    memory: Any = AttachMemory
+    return AppriseAttachment(paths=[memory(content=notice.image, name="evidence.png", mimetype="image/png")])
 
 
 def payload(notice: Notice) -> dict[str, Any]:
