@@ -49,8 +49,9 @@ class SamplerAbsent(Exception):
 def samplers() -> list[type[Sampler]]:
     """All samplers, imported late: a broken vendor library must not keep the others from working."""
     from holter.samplers.amd import Amd
+    from holter.samplers.checkpoints import Checkpoints
     from holter.samplers.host import Host
     from holter.samplers.nvml import Nvml
     from holter.samplers.process import Process
 
-    return [Process, Host, Nvml, Amd]
+    return [Process, Host, Nvml, Amd, Checkpoints]

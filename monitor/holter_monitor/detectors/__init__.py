@@ -2,6 +2,7 @@
 
 from holter_monitor.detector import DetectorMaker
 from holter_monitor.detectors.agent_silent import AgentSilent
+from holter_monitor.detectors.checkpoint_files import CheckpointFiles
 from holter_monitor.detectors.data_stall import DataStall
 from holter_monitor.detectors.disk_pressure import DiskPressure
 from holter_monitor.detectors.fingerprints import Fingerprints
@@ -58,6 +59,7 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     AgentSilent,
     RestartStorm,
     Overdue,
+    CheckpointFiles,
     Fingerprints,
     ReferenceGap,
     ReferencePace,
