@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from math import log
 from typing import ClassVar
 
-from scipy.stats import theilslopes
-
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stream.steps import Sample, Step
 
@@ -117,6 +115,8 @@ class DiskPressure:
         if len(space.free) < 30 or space.free[-1] >= lowest_before:  # what is written and deleted again reaches no new low
             return float("inf")
         start = space.times[0]
+        from scipy.stats import theilslopes  # late: half of the collector's start
+
         slope, _, _, steepest_up = theilslopes(list(space.free), [at - start for at in space.times], alpha=0.95)
         return space.free[-1] / -float(slope) if steepest_up < 0.0 else float("inf")
 

@@ -6,8 +6,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from scipy.stats import binomtest
-
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.reference import CELL_RECORDS, STALL_RATIO, Pacing, Reference
 from holter_monitor.stream.pace import SHARED, Pace
@@ -110,6 +108,8 @@ class ReferencePace:
         more = lost / (records + lost) - their_lost / (their_records + their_lost)
         if mine + theirs == 0:
             return more, 1.0
+        from scipy.stats import binomtest  # late: half of the collector's start
+
         return more, float(binomtest(mine, mine + theirs, records / (records + their_records), alternative="greater").pvalue)
 
     def _finding(self, pacing: Pacing, step: int, *, end_step: int | None = None) -> Finding:

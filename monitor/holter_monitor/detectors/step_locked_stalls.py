@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from scipy.stats import hypergeom
-
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stream.pace import SHARED, Pace
 from holter_monitor.stream.steps import Step
@@ -104,6 +102,8 @@ class StepLockedStalls:
         records = max(1, int((high - low) / max(1.0, self.pace.stride)) + 1)
         then = len({step for trail in self.earlier for step in trail.steps if low <= step <= high})
         stalls = sum(1 for step in self.now.steps if low <= step <= high)
+        from scipy.stats import hypergeom  # late: half of the collector's start
+
         return records, then, stalls, float(hypergeom.sf(len(self.matched) - 1, max(records, then, stalls), then, stalls))
 
     def _finding(self, step: int, records: int, then: int, stalls: int, probability: float) -> Finding:
