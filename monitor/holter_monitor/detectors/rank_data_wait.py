@@ -20,7 +20,7 @@ WORK = ("compute_seconds", "step_time_seconds")
 class RankDataWait:
     """Each rank's `data_wait_seconds`, as a share of the step, against the other ranks at the same step and its own place among them.
 
-    A wait of all ranks together is `DataStall`'s matter and cancels out here. Cost: 0.6 ms for 16,384 ranks. State: 180 bytes a rank.
+    A wait of all ranks together is `DataStall`'s matter and cancels out here. Cost: 2.3 ms for 16,384 ranks. State: 180 bytes a rank.
     """
 
     kind: ClassVar[str] = "data_stall"

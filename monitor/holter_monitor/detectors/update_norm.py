@@ -35,8 +35,8 @@ class UpdateNorm:
 
     Adam's update follows the learning rate and hardly the gradient, so an update that leaves it is the optimiser's trouble: second moments
     that were lost or reset (up), a layer whose gradients died (down, or exactly 0 from one step on). What is flagged is not learned from.
-    A healthy ratio of update to weights is about 1e-3 a step (A. Karpathy, nn-zero-to-hero); the rule needs no such number. Cost: 2 µs a
-    record and series; nothing where no update is logged.
+    A healthy ratio of update to weights is about 1e-3 a step (A. Karpathy, nn-zero-to-hero); the rule needs no such number. Cost: 1 µs a
+    record where no update is logged.
     """
 
     kind: ClassVar[str] = "grad_explosion"
