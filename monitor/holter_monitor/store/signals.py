@@ -64,8 +64,9 @@ def of_hosts(samples: SampleStore, incident: Incident, *, step_seconds: float | 
     """From the sample store, on the incident's nodes (or all of them). What was sampled less than twice before the onset says nothing.
     Hosts are sampled by time: where steps are quick, more of them are looked at."""
     onset, found = incident.onset_step, {}
-    before = BEFORE if not step_seconds else max(BEFORE, min(20_000, int(HOST_SECONDS / step_seconds)))
-    window = Window(from_step=max(0, onset - before), to_step=max(incident.detected_step, onset + AFTER))
+    quick = 0 if not step_seconds else min(20_000, int(HOST_SECONDS / step_seconds))
+    before, after = max(BEFORE, quick), max(AFTER, quick // 2)
+    window = Window(from_step=max(0, onset - before), to_step=max(incident.detected_step, onset + after))
     names = samples.nodes(incident.run)
     metrics = [name for name in samples.metrics(incident.run) if name.startswith(HOSTS)][:16] if onset >= 0 else []
     for metric in metrics:
