@@ -89,6 +89,7 @@ CASES: dict[str, Case] = {
     "equal_seeds": Case(incident=incident("tp_duplicate_shards", 0, summary="q_proj bit-identical on TP ranks 0, 1")),
     "full_disk": Case(incident=incident("disk_pressure", nodes=["b"], evidence={"free_bytes": 1e9})),
     "checkpoint_late": Case(incident=incident("checkpoint_overdue", summary="no checkpoint for 2,000 steps", evidence={"last_step": 100})),
+    "deleted_checkpoint": Case(incident=incident("checkpoint_lost", evidence={"disappeared": 3, "newest_step": 900})),
     "garbage_collection": Case(
         incident=incident("throughput_stalls", evidence={"data_wait_share": 0.01}),
         signals={"process_gc_pause_seconds": moved(0.002, 0.2, peak=2.4), WAIT: moved(0.01, 0.01)},

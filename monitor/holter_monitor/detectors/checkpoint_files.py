@@ -56,7 +56,7 @@ class CheckpointFiles:
         text = f"{len(gone)} checkpoint{'s' if len(gone) > 1 else ''} disappeared from {folder}, the newest among them ({names}): {rest}; "
         text += "stop what deletes there (a launch script that clears its folder?) and write a checkpoint now"
         severity = Severity.WARNING if left else Severity.CRITICAL
-        return [self._finding(f"checkpoints gone from {folder}", severity, text, folder=folder, lost=gone)]
+        return [self._finding(f"checkpoints gone from {folder}", severity, text, folder=folder, lost=gone, disappeared=len(gone))]
 
     def _broken(self, folder: str, before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -> list[Finding]:
         said = []
@@ -78,14 +78,18 @@ class CheckpointFiles:
             said.append(self._say(scope, Severity.WARNING, text, onset, {"folder": folder}, end_step=max(self.step, onset)))
         return said
 
-    def _finding(self, scope: str, severity: Severity, text: str, *, folder: str, lost: Mapping[str, int]) -> Finding:
+    def _finding(self, scope: str, severity: Severity, text: str, *, folder: str, lost: Mapping[str, int], **more: int) -> Finding:
         newest = max(lost.values())
         if scope not in self.onsets and len(self.onsets) >= MAX_FOLDERS * MAX_ITEMS:
             self.onsets.pop(next(iter(self.onsets)))
         onset = self.onsets.setdefault(scope, [self.step, newest])
         onset[1] = max(onset[1], newest)
         return self._say(
-            scope, severity, text, onset[0], {"folder": folder, "checkpoints": sorted(lost, key=lost.__getitem__), "newest_step": newest}
+            scope,
+            severity,
+            text,
+            onset[0],
+            {"folder": folder, "checkpoints": sorted(lost, key=lost.__getitem__), "newest_step": newest} | more,
         )
 
     def _say(

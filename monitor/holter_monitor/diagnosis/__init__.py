@@ -15,6 +15,7 @@ from holter_monitor.diagnosis.checkpoint_late import CHECKPOINT_LATE
 from holter_monitor.diagnosis.checkpoint_pause import CHECKPOINT_PAUSE
 from holter_monitor.diagnosis.crash import CRASH
 from holter_monitor.diagnosis.data_position import DATA_POSITION
+from holter_monitor.diagnosis.deleted_checkpoint import DELETED_CHECKPOINT
 from holter_monitor.diagnosis.equal_seeds import EQUAL_SEEDS
 from holter_monitor.diagnosis.faulty_gpu import FAULTY_GPU
 from holter_monitor.diagnosis.frozen_rank import FROZEN_RANK
@@ -57,6 +58,7 @@ CAUSES: tuple[Cause, ...] = (
     EQUAL_SEEDS,
     FULL_DISK,
     CHECKPOINT_LATE,
+    DELETED_CHECKPOINT,
 )
 _LEAST = 0.08
 _AT_MOST = 5

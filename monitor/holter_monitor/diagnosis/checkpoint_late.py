@@ -12,8 +12,7 @@ CHECKPOINT_LATE = Cause(
     clues=(
         Clue(3.0, kind_is("checkpoint_overdue")),
         Clue(3.0, kind_is("eval_overdue")),
-        Clue(3.0, kind_is("checkpoint_lost")),
-        Clue(1.0, says("steps_again", lambda steps: steps > 0, "{value} steps would have to be trained again")),
+        Clue(4.0, says("steps_again", lambda steps: steps > 0, "{value} steps would have to be trained again")),
         Clue(-1.5, beside("disk_pressure")),
         Clue(-2.0, beside("hang")),
     ),
