@@ -106,15 +106,13 @@ def test_build_nanogpt_and_boxes() -> None:
 
 
 def test_a_rounded_step_is_scaled_and_a_setting_is_no_step(tmp_path: Path) -> None:
-    """LeRobot prints `step:1K`, five times in a row, after `cfg.steps=50000`."""
-    lines = [
-        "INFO cfg.steps=50000 (50K)",
-        *(f"INFO step:{step} smpl:13K loss:{loss} grdn:4.5 data_s:0.08" for step, loss in (("800", 2.2), ("1K", 1.2), ("1K", 1.0))),
-    ]
+    """LeRobot prints `step:1K`, five times in a row, after `cfg.steps=50000`; others put separators into the number."""
+    said = [("800", 2.2), ("1K", 1.2), ("1K", 1.0), ("10,000", 0.9)]
+    lines = ["INFO cfg.steps=50000 (50K)", *(f"INFO step:{step} smpl:13K loss:{loss} grdn:4.5 data_s:0.08" for step, loss in said)]
     path = tmp_path / "train.txt"
     path.write_text("\n".join(lines))
     found = read(path)[1]
-    assert [record.step for record in found] == [800, 1000, 1000]
+    assert [record.step for record in found] == [800, 1000, 1000, 10_000]
     assert found[0].values["grad_norm"] == 4.5 and found[0].values["data_wait_seconds"] == 0.08
 
 

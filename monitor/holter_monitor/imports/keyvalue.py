@@ -11,7 +11,7 @@ from holter_monitor.imports.names import target
 from holter_monitor.imports.records import Head, Record
 from holter_monitor.imports.text import Fields, plain, records, stamp
 
-_LINE = re.compile(r"(?<![.\w])(?:global[_ ]step|steps?|iteration|iter|it)\b\s*[:=#]?\s*(\d+)([KM]\b)?", re.IGNORECASE)
+_LINE = re.compile(r"(?<![.\w])(?:global[_ ]step|steps?|iteration|iter|it)\b\s*[:=#]?\s*(\d{1,3}(?:,\d{3})+|\d+)([KM]\b)?", re.IGNORECASE)
 """A step may be rounded (`step:12K`); `cfg.steps=50000` is a setting and no step."""
 _ROUNDED = {"": 1, "K": 1_000, "M": 1_000_000}
 _PAIR = re.compile(r"([A-Za-z_][\w/.-]*)\s*[:=]\s*([-+]?(?:\d[\d.,]*(?:e[-+]?\d+)?|nan|inf(?:inity)?))\s?(ms|s|%)?(?!\w)", re.IGNORECASE)
@@ -36,7 +36,9 @@ class KeyValue:
                 fields.take(_with_unit(name, unit), text.rstrip(",."))
             fields.values.pop("epoch", None)
             return (
-                Record(fields.values, step=int(found[1]) * _ROUNDED[(found[2] or "").upper()], time=stamp(line)) if fields.values else None
+                Record(fields.values, step=int(found[1].replace(",", "")) * _ROUNDED[(found[2] or "").upper()], time=stamp(line))
+                if fields.values
+                else None
             )
 
         return records(log, _LINE, parse)

@@ -235,6 +235,8 @@ def _notes(log: LogFile, scanned: Scanned, failure: LogError | None) -> list[str
         notes.append("read only in part")
     if not scanned.trace.metrics.keys() & set(SHOWN):
         notes.append("no column that Holter has a word for; name them with --map COLUMN=METRIC")
+    elif "loss" not in scanned.trace.metrics:
+        notes.append("no loss among its columns, so the training itself was not judged; name it with --map COLUMN=loss")
     return notes
 
 
