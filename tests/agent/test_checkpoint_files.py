@@ -91,6 +91,7 @@ def test_a_script_that_clears_the_folder_pages(watch):
     (said,) = watch.look()
     assert said.severity == Severity.CRITICAL and said.summary.startswith("3 checkpoints disappeared")
     assert "no whole checkpoint is left" in said.summary
+    assert said.evidence["disappeared"] == 3, "the diagnosis reads it"
 
 
 @pytest.mark.parametrize(
