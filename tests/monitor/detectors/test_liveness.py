@@ -5,7 +5,7 @@ import pytest
 from holter.frame import Column, Frame
 from holter_monitor.detectors.agent_silent import AgentSilent
 from holter_monitor.detectors.hang import Hang
-from holter_monitor.detectors.rank_lost import RankLost
+from holter_monitor.detectors.rank_lost import Lost, RankLost
 from holter_monitor.detectors.restart_storm import RestartStorm
 from holter_monitor.engine import Engine
 from holter_monitor.findings import Severity
@@ -228,3 +228,9 @@ def test_restarts_that_come_forward_are_no_storm():
             run.step(number)
         run.wait(900, beats=(0, 1), every=60)
     assert not run.take()
+
+
+def test_a_rank_that_only_lost_its_peer_is_not_named_first():
+    """It speaks before the agent has seen that the other one is gone."""
+    assert RankLost._comes_before(Lost(5, [0], [], "ConnectionResetError: reset by peer", 10), "killed by SIGKILL", 20)
+    assert not RankLost._comes_before(Lost(5, [1], [], "killed by SIGKILL", 20), "ConnectionError: the peer is gone", 10)
