@@ -115,7 +115,7 @@ class DiskPressure:
         if len(space.free) < 30 or space.free[-1] >= lowest_before:  # what is written and deleted again reaches no new low
             return float("inf")
         start = space.times[0]
-        from scipy.stats import theilslopes  # late: half of the collector's start
+        from scipy.stats import theilslopes  # late: a quarter of the time that importing the collector took
 
         slope, _, _, steepest_up = theilslopes(list(space.free), [at - start for at in space.times], alpha=0.95)
         return space.free[-1] / -float(slope) if steepest_up < 0.0 else float("inf")

@@ -108,7 +108,7 @@ class ReferencePace:
         more = lost / (records + lost) - their_lost / (their_records + their_lost)
         if mine + theirs == 0:
             return more, 1.0
-        from scipy.stats import binomtest  # late: half of the collector's start
+        from scipy.stats import binomtest  # late: a quarter of the time that importing the collector took
 
         return more, float(binomtest(mine, mine + theirs, records / (records + their_records), alternative="greater").pvalue)
 

@@ -102,7 +102,7 @@ class StepLockedStalls:
         records = max(1, int((high - low) / max(1.0, self.pace.stride)) + 1)
         then = len({step for trail in self.earlier for step in trail.steps if low <= step <= high})
         stalls = sum(1 for step in self.now.steps if low <= step <= high)
-        from scipy.stats import hypergeom  # late: half of the collector's start
+        from scipy.stats import hypergeom  # late: a quarter of the time that importing the collector took
 
         return records, then, stalls, float(hypergeom.sf(len(self.matched) - 1, max(records, then, stalls), then, stalls))
 
