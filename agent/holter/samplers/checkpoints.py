@@ -52,7 +52,8 @@ class Checkpoints:
         found = Sample()
         for pid, folder in watched:
             items = self._look(Path(folder))
-            if items != self.told.get(folder, []):
+            # The first look is always told: an agent that starts anew may find empty what its predecessor found full.
+            if items != self.told.get(folder):
                 self.told[folder] = items
                 found.events.append(("checkpoint_files", pid, {"folder": folder, "items": items}))
         return found

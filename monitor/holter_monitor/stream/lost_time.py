@@ -73,9 +73,17 @@ class Loss:
             return "; ".join([f"{slower} {when}{seconds}", *said])
         seconds = f" ({cost:,.0f} s)" if cost is not None else ""
         if self.is_confirmed:
-            how = f"{self.stalls} stalled steps that no regular pause explains, the median is {level_ratio - 1.0:+.1%} off"
+            how = f"{self.stalls} stalled steps that no regular pause explains, the median step {_beside(level_ratio)}"
         elif end_step is not None:
             how = "over, or a regular pause after all"
         else:
             how = f"{self.stalls} stalled step{'s' if self.stalls > 1 else ''}, no regular pause is known here"
         return "; ".join([f"{share} {when}{seconds}: {how}", *said])
+
+
+def _beside(level_ratio: float) -> str:
+    """How the median step stands to the run's own base."""
+    change = level_ratio - 1.0
+    if abs(change) < 0.005:
+        return "is as fast as ever"
+    return f"takes {abs(change):.1%} {'longer' if change > 0 else 'less'}"
