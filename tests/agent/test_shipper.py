@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from holter.frame import Column, Frame, encode
 from holter.node.records import Class
-from holter.node.shipper import LONGEST_RETRY_AFTER, Backoff, Destination, Shipper
+from holter.node.shipper import LONGEST_RETRY_AFTER, SPREAD, Backoff, Destination, Shipper
 from holter.node.spool import Spool
 from holter.node.transport import Transport
 from holter.settings import Settings
@@ -148,7 +148,17 @@ def test_backoff_doubles_with_jitter_and_is_capped():
     backoff = Backoff()
     delays = [backoff.delay() for _ in range(200)]
     assert max(delays) <= 30.0 and len(set(delays[50:])) > 100
-    assert backoff.delay("1e9") <= 30.0 and backoff.delay("1000000000") == LONGEST_RETRY_AFTER and backoff.delay("-5") == 0.0
+    assert backoff.delay("1e9") <= 30.0 and backoff.delay("9" * 400) <= 30.0 and backoff.delay("-5") <= 30.0
+    assert LONGEST_RETRY_AFTER <= backoff.delay("1000000000") <= LONGEST_RETRY_AFTER * (1 + SPREAD)
+
+
+@pytest.mark.parametrize("asked", [0, 2, 40])
+def test_agents_told_the_same_moment_come_back_spread_and_none_before_it(asked):
+    """Case 31: the 200 agents of a collector that was away."""
+    delays = [Backoff().delay(str(asked)) for _ in range(200)]
+    assert min(delays) > asked
+    assert len({round(delay, 6) for delay in delays}) > 150
+    assert max(delays) - min(delays) > 0.2 * asked
 
 
 def test_a_refused_token_waits_for_a_new_one(ship, spool, tmp_path):
