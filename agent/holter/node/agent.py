@@ -21,9 +21,10 @@ from holter.node.sampling import Sampling
 from holter.node.shipper import Destination, Shipper
 from holter.node.spool import Spool
 from holter.node.stacks import ask_flight_recorder, signal_number, stacks_of
-from holter.node.watched import WatchedRank, WatchedRun
+from holter.node.sweep import sweep
+from holter.node.watched import WatchedRank, WatchedRun, place
 from holter.ring import State, Word
-from holter.samplers import NODE, Place, Sample, samplers
+from holter.samplers import NODE, Sample, samplers
 from holter.settings import Settings, private_folder
 
 _log = logging.getLogger("holter.node")
@@ -31,7 +32,6 @@ LOOK_SECONDS = 0.1
 LINGER_SECONDS = 30.0
 """How long the agent tries to ship after the last rank ended; what is left waits for the next agent of the node."""
 MAX_RUNS_KEPT = 64
-STALE_FILE_SECONDS = 3600.0
 
 
 class NodeAgent:
@@ -61,7 +61,7 @@ class NodeAgent:
         """The life of the agent. A torn file or a strange ring is logged and left; nothing ends this loop but the end."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._sweep()
+        sweep(self._rings)
         self._adopt_leftovers()
         self._shipper.start()
         self._look()
@@ -69,15 +69,6 @@ class NodeAgent:
             time.sleep(LOOK_SECONDS)
             self._look()
         self._end()
-
-    def _sweep(self) -> None:
-        """Take away what ranks left that died while they made their ring, and rings that nobody could read."""
-        for path in [*self._rings.glob(".*.draft"), *self._rings.glob("*.strange")]:
-            try:
-                if time.time() - path.stat().st_mtime > STALE_FILE_SECONDS:
-                    path.unlink()
-            except OSError as error:
-                _log.warning("left alone: %s (%s)", path, error)
 
     def _stop(self, _signal: int, _frame: object) -> None:
         self.is_stopping = True
@@ -104,7 +95,7 @@ class NodeAgent:
             self._drop_shipped_leftovers()
         if any(run.ranks for run in self._runs.values()):
             self._idle_since = now
-            self._sampling.look([place for run in self._runs.values() for place in map(_place, run.ranks)])
+            self._sampling.look([place(rank) for run in self._runs.values() for rank in run.ranks])
 
     def _find_rings(self) -> None:
         for path in self._rings.glob("*.ring"):
@@ -300,8 +291,3 @@ class NodeAgent:
             else:
                 destination.spool.close()
         _log.info("ended, pid %d", os.getpid())
-
-
-def _place(rank: WatchedRank) -> Place:
-    meta = rank.ring.meta
-    return Place(pid=rank.ring.process[0], local_rank=int(meta.get("local_rank", 0)), visible_gpus=meta.get("visible_gpus"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import socket
@@ -10,7 +11,7 @@ import threading
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 CONNECT_SECONDS = 2.0
 READ_SECONDS = 5.0
@@ -47,7 +48,10 @@ class Transport:
         timer.daemon = True
         timer.start()
         try:
-            response = self._response(path, body, dict(headers))
+            proxy = self._proxy()
+            # Behind a tunnel the collector would hear the proxy's password.
+            shown = _credentials(proxy) if proxy and not self._secure else {}
+            response = self._response(path, body, {**headers, **shown})
             found = response.read(MAX_ANSWER_BYTES + 1)
             if len(found) > MAX_ANSWER_BYTES:
                 raise http.client.HTTPException(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
@@ -100,7 +104,7 @@ class Transport:
         else:
             connection = http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
         if proxy and self._secure:
-            connection.set_tunnel(self._host, self._port)
+            connection.set_tunnel(self._host, self._port, _credentials(proxy))
         self._connection = connection
         connection.connect()
         connection.sock.settimeout(READ_SECONDS)
@@ -118,3 +122,11 @@ class Transport:
         if connection is not None:
             with contextlib.suppress(OSError):
                 connection.close()
+
+
+def _credentials(proxy: SplitResult) -> dict[str, str]:
+    """What a proxy written as `http://user:password@host` asks for."""
+    if proxy.username is None:
+        return {}
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}

@@ -18,6 +18,7 @@ from holter.node.reader import RingReader
 from holter.node.records import Class
 from holter.node.shipper import Destination
 from holter.ring import Word
+from holter.samplers import Place
 
 FLUSH_SECONDS = 1.0
 FLUSH_BYTES = 256 * 1024
@@ -113,3 +114,9 @@ class WatchedRun:
         )
         self.seq += 1
         self.destination.spool.append(kind, encode(frame), rows=columns.rows, events=len(events), note=note)
+
+
+def place(rank: WatchedRank) -> Place:
+    """Where the samplers find this rank: its process, and the GPU that is its own."""
+    meta = rank.ring.meta
+    return Place(pid=rank.ring.process[0], local_rank=int(meta.get("local_rank", 0)), visible_gpus=meta.get("visible_gpus"))
