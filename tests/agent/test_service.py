@@ -64,6 +64,7 @@ def test_the_process_and_the_host_are_sampled_with_the_steps(collector, train):
     process.communicate(timeout=60)
     collector.wait_for_event("rank_finished")
     assert collector.points("process_memory_rss_bytes", rank=0) and collector.points("host_memory_total_bytes", rank=-1)
+    assert max(step for step, _ in collector.points("host_memory_total_bytes", rank=-1)) >= 39, "the node's rows say where the run was"
     assert all(value >= 0 for _, value in collector.points("process_gc_pause_seconds", rank=0))
 
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+from holter.frame import NODE_RANK, Column, Frame, encode
 from holter_monitor.alerting.alerting import Alerting
 from holter_monitor.alerting.policies import Policy
 from holter_monitor.findings import Finding, Severity
+from holter_monitor.incidents import Incident
+from holter_monitor.store import signals
+from holter_monitor.store.ports import Entry
+from holter_monitor.store.queries_duckdb import DuckDbQueries
 from holter_monitor.store.tables import incidents, metadata, outbox, run_events, runs, step_summaries
 
 RUN = SimpleNamespace(id="run1", project="smol", name="3b", world_size=8)
@@ -40,3 +46,24 @@ def test_the_signals_around_the_onset_name_the_cause_and_reach_the_message(tmp_p
     assert incident.causes[0]["evidence"] == ["learning rate x10.0: 0.0003 before, 0.003 since"]
     assert incident.evidence["rewind"] == {"before_step": 1000, "skip_steps": [1000, 1005], "step": 900, "path": "/ckpt/900"}
     assert "the checkpoint of step 900" in notice["causes"][0]["action"]
+
+
+def look(offset: int, step: int, **values: float) -> Entry:
+    """A look of the host's sampler, as the agent sends it."""
+    frame = Frame("run1", "a1", "n1", "boot", offset, 1, np.array([NODE_RANK], "<i4"), np.array([step]), np.array([offset]))
+    frame.metrics = {name.replace("__", "."): Column(np.array([value])) for name, value in values.items()}
+    return Entry(offset, 0.0, encode(frame))
+
+
+def test_the_host_s_signals_are_found_however_many_disks_it_has(tmp_path: Any) -> None:
+    """Waiting for I/O has one row a node; twenty disks must not crowd it out."""
+    samples = DuckDbQueries(tmp_path / "samples.duckdb")
+    disks = {f"host_disk_read_latency_seconds__nvme{number}n1": 1e-4 for number in range(20)}
+    samples.write([look(n, 50 * n, **disks, host_io_pressure_ratio=0.02 if n < 20 else 0.6, host_load_1m=3.0) for n in range(1, 24)])
+    facts: dict[str, Any] = {"id": "i", "run": "run1", "project": "p", "kind": "data_stall", "scope": "run", "severity": Severity.WARNING}
+    facts |= {"state": "open", "onset_step": 1000, "detected_step": 1150, "summary": "", "created": 0.0, "updated": 0.0, "nodes": ["n1"]}
+    found = signals.of_hosts(samples, Incident(**facts))
+    samples.close()
+    waiting = found["host_io_pressure_ratio"]
+    assert (round(waiting.before, 3), round(waiting.since, 3), waiting.peak) == (0.02, 0.6, 0.6)
+    assert found["host_load_1m"].ratio == 1.0 and 5 < len(found) <= 16

@@ -234,7 +234,9 @@ class NodeAgent:
         for pid, values in sample.values.items():
             if pid == NODE:
                 for run in self._runs.values():
-                    run.samples.add_sample(NODE_RANK, NO_STEP, values)
+                    # Where the run was then: without a step, nobody could tell what the node did around an incident.
+                    reached = [rank.pace.step for rank in run.ranks if rank.pace.step is not None]
+                    run.samples.add_sample(NODE_RANK, max(reached, default=NO_STEP), values)
             elif pid in owners:
                 run, rank = owners[pid]
                 if "process_memory_rss_bytes" in values:

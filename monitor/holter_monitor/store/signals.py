@@ -17,6 +17,8 @@ BEFORE, LEADING, AFTER = 200, 10, 50
 """Steps: the calm before, the last ones before the onset (a precursor shows there), and the least that is looked at since."""
 HOST_SECONDS = 120.0
 """… and of hosts, which are sampled every few seconds."""
+MOST_HOST_SIGNALS = 16
+"""A look at each costs a query."""
 METRICS = (
     "loss grad_norm update_norm lr data_wait_seconds compute_seconds step_time_seconds process_gc_pause_seconds process_memory_rss_bytes "
     "process_memory_shared_bytes gpu_sm_clock_hertz gpu_temperature_celsius gpu_nvlink_errors_total gpu_pcie_replays_total "
@@ -68,7 +70,8 @@ def of_hosts(samples: SampleStore, incident: Incident, *, step_seconds: float | 
     before, after = max(BEFORE, quick), max(AFTER, quick // 2)
     window = Window(from_step=max(0, onset - before), to_step=max(incident.detected_step, onset + after))
     names = samples.nodes(incident.run)
-    metrics = [name for name in samples.metrics(incident.run) if name.startswith(HOSTS)][:16] if onset >= 0 else []
+    known = [name for name in samples.metrics(incident.run) if name.startswith(HOSTS)] if onset >= 0 else []
+    metrics = sorted(known, key=lambda name: "." in name)[:MOST_HOST_SIGNALS]  # a node of many disks must not crowd out what it has one of
     for metric in metrics:
         rows = samples.ranks(incident.run, metric, window)
         value, early = np.asarray(rows.value, float), np.asarray(rows.step) < onset

@@ -11,6 +11,8 @@ COMPUTE = "compute_seconds"
 CLOCK = "gpu_sm_clock_hertz"
 LATENCY = "host_disk_read_latency_seconds"
 FOLLOWED = (COMPUTE, CLOCK)
+LEAST_LATENCY = 0.002
+"""Seconds. A disk that answers sooner holds up nobody, however many times its usual microseconds it takes: it counts as answering within this."""
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ class Surroundings:
     def sample(self, sample: Sample) -> None:
         for name, value in sample.values.items():
             if name.startswith(LATENCY) and value > 0.0:
-                self._learn(f"{name}@{sample.node}", value)
+                self._learn(f"{name}@{sample.node}", max(value, LEAST_LATENCY))
 
     def _learn(self, name: str, value: float) -> None:
         known = self.usual.get(name)

@@ -11,6 +11,7 @@ from holter_monitor.detectors.throughput_drop import ThroughputDrop
 from holter_monitor.detectors.throughput_stalls import ThroughputStalls
 from holter_monitor.findings import Severity
 from holter_monitor.stream.steps import Sample, Step
+from holter_monitor.stream.surroundings import Surroundings
 
 JUDGES = (ThroughputDrop, ThroughputStalls, ThroughputDecline)
 
@@ -144,6 +145,18 @@ def test_the_evidence_names_the_disk_and_clears_the_clocks():
     assert last.evidence["clock_ratio"] == pytest.approx(1.0)
     assert last.evidence["disk_read_latency_ratio"] > 20
     assert "disk read latency x" in last.summary and "clocks normal" in last.summary
+
+
+def test_microseconds_that_became_more_do_not_name_the_disk():
+    """Ten times 80 microseconds is the cache that missed once: nobody waits for it."""
+    around, latency = Surroundings(), "host_disk_read_latency_seconds.nvme0n1"
+    for step in range(100):
+        around.sample(Sample("node-1", "1", step, float(step), {latency: 8e-5 if step < 90 else 8e-4}))
+    numbers, said = around.evidence()
+    assert numbers["disk_read_latency_ratio"] == 1.0 and said == ["disk latency normal"]
+    around.sample(Sample("node-1", "1", 100, 100.0, {latency: 0.02}))
+    numbers, said = around.evidence()
+    assert numbers["disk_read_latency_ratio"] == 10.0 and numbers["disk"] == "nvme0n1 on node-1"
 
 
 @pytest.mark.parametrize(("at", "severity"), [(300, Severity.INFO), (150, Severity.INFO), (291, Severity.WARNING)])
