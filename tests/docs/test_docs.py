@@ -10,6 +10,8 @@ import pytest
 from collector import collector as running
 from collector import frame
 from holter.testing import CollectorStandIn
+from holter_monitor.settings import Limits
+from holter_monitor.ui import POLICY
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "agent" / "README.md"]
@@ -43,6 +45,22 @@ def test_the_loop_that_is_shown_records(page, tmp_path, monkeypatch):
         collector.wait_for_event("rank_finished")
         collector.wait_for(lambda seen: len(seen.points("loss")) == 5)
     assert collector.points("loss") == [(step, 2.0 + step) for step in range(5)]
+
+
+def test_the_security_page_names_the_limits_and_the_policy_that_hold():
+    page = (ROOT / "docs" / "security.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \| [^|]+ \|$", page, re.MULTILINE))
+    limits = Limits()
+    assert rows["a request's body on the wire"] == f"{limits.body_bytes >> 20} MiB"
+    assert rows["the same, unpacked (zstd, gzip)"] == f"{limits.decompressed_bytes >> 20} MiB, and {limits.ratio} times its size on the wire"
+    assert rows["depth of JSON"] == str(limits.json_depth)
+    assert rows["time for a request's head"] == f"{limits.header_seconds:.0f} s"
+    assert rows["requests at once, beside frames"] == str(limits.in_flight)
+    assert rows["frames that wait for their commit"] == f"{limits.waiting_bytes >> 20} MiB"
+    assert rows["connections"] == str(limits.connections)
+    assert rows["metrics of a run"] == str(limits.metrics_per_run)
+    assert rows["free disk"] == f"{limits.free_disk_bytes >> 20} MiB (`--free-disk-mib`)"
+    assert blocks(ROOT / "docs" / "security.md", "text") == [POLICY + "\n"]
 
 
 def test_every_verb_that_is_shown_exists():
