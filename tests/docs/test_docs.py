@@ -52,7 +52,9 @@ def test_the_security_page_names_the_limits_and_the_policy_that_hold():
     rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \| [^|]+ \|$", page, re.MULTILINE))
     limits = Limits()
     assert rows["a request's body on the wire"] == f"{limits.body_bytes >> 20} MiB"
-    assert rows["the same, unpacked (zstd, gzip)"] == f"{limits.decompressed_bytes >> 20} MiB, and {limits.ratio} times its size on the wire"
+    assert (
+        rows["the same, unpacked (zstd, gzip)"] == f"{limits.decompressed_bytes >> 20} MiB, and {limits.ratio} times its size on the wire"
+    )
     assert rows["depth of JSON"] == str(limits.json_depth)
     assert rows["time for a request's head"] == f"{limits.header_seconds:.0f} s"
     assert rows["requests at once, beside frames"] == str(limits.in_flight)
