@@ -106,3 +106,25 @@ def test_a_rewind_of_all_ranks_is_one_new_attempt() -> None:
 
 def test_a_log_of_one_rank_only_is_read() -> None:
     assert [step.number for step in steps(ranked(step, 3) for step in range(5))] == list(range(5))
+
+
+def test_a_stage_is_declared_where_its_word_first_appears() -> None:
+    made = steps(loss(step, stage=word) for step, word in enumerate(["warm", "warm", "", "hard", "hard", "warm", "hard", "last"]))
+    assert [step.number for step in made if "stage" in step.words] == [3, 7]
+
+
+def test_a_column_of_many_words_is_no_stage() -> None:
+    made = steps(loss(step, stage=f"{step / 100:.2f}") for step in range(100))
+    assert sum("stage" in step.words for step in made) <= 20
+
+
+def test_a_csv_names_its_stages(tmp_path) -> None:
+    from holter_monitor.offline.scan import ScanSettings, scan
+
+    rows = [f"{step},{3.0 if step < 300 else 6.0},{'easy' if step < 300 else 'hard'}" for step in range(600)]
+    log = tmp_path / "log.csv"
+    found = {}
+    for header in ("step,loss,phase", "step,loss,other"):
+        log.write_text("\n".join([header, *rows]) + "\n")
+        found[header] = [incident.kind for scanned in scan([log], ScanSettings()) for incident in scanned.troubles]
+    assert found["step,loss,phase"] == [] and found["step,loss,other"] != [], "the same jump, declared and not"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-ROLES = ("step", "time", "rank", "event", "run", "metric", "value")
+ROLES = ("step", "time", "rank", "event", "stage", "run", "metric", "value")
 """What a column can be that is not a metric."""
 
 _ROLE_NAMES = {
@@ -16,6 +16,7 @@ _ROLE_NAMES = {
     "rank": "rank global_rank local_rank worker",
     "run": "run run_name run_id experiment exp_name trial_name trial_id variant",
     "event": "event events",
+    "stage": "stage phase training_stage training_phase train_stage train_phase curriculum_stage curriculum_phase data_stage",
 }
 """The preferred name first: of `global_step` and wandb's `_step`, the former counts steps."""
 

@@ -34,6 +34,8 @@ class Record:
     """Seconds, since 1970 or since the start of the run, as the log has it."""
     run: str = ""
     """Which run of the file, where one file holds several."""
+    stage: str = ""
+    """The stage of the training that the log names, in its own word."""
     words: tuple[str, ...] = ()
     """The events declared at this record."""
 

@@ -23,6 +23,8 @@ HELD_RECORDS = 500_000
 """How many records of a log that holds one rank after another are merged in memory (about 200 MB)."""
 WINDOW_STEPS = 16
 """How far the ranks of one log may be apart before the late ones are named as missing."""
+MAX_STAGES = 20
+"""A column with more words than this names something else."""
 
 
 class SequenceError(ValueError):
@@ -56,6 +58,8 @@ class Sequence:
     clocks: dict[int, Clock] = field(default_factory=dict)
     elapsed: float = 0.0
     """Seconds, added up from the step times where the log has no clock."""
+    stages: set[str] = field(default_factory=set)
+    """The stages that the log has named so far."""
     count: int = 0
     has_axis: bool = False
     is_total: bool | None = None
@@ -125,6 +129,8 @@ class Sequence:
     def _take(self, record: Record) -> list[Step]:
         if self.is_total and "tokens" in record.values:
             record.values.setdefault("consumed_tokens", record.values.pop("tokens"))
+        if record.stage:
+            self._stage(record)
         rank = record.rank or 0
         clock = self.clocks.setdefault(rank, Clock())
         step = self._number(record, clock)
@@ -140,6 +146,14 @@ class Sequence:
         if record.rank is None:
             return [*closed, self._alone(record, step)]
         return closed + self._among_ranks(record, step)
+
+    def _stage(self, record: Record) -> None:
+        """A stage is declared where its word first appears: logs that alternate between two (train, val) must not excuse every record."""
+        if record.stage in self.stages or len(self.stages) > MAX_STAGES:
+            return
+        if self.stages:
+            record.words = (*record.words, "stage")
+        self.stages.add(record.stage)
 
     def _number(self, record: Record, clock: Clock) -> int:
         if record.step is not None:

@@ -95,6 +95,8 @@ def _take_role(made: Record, meaning: Target, cell: object) -> None:
         made.rank = whole(cell, "rank")
     elif meaning.role == "run":
         made.run = str(cell).strip()
+    elif meaning.role == "stage":
+        made.stage = str(cell).strip()[:80]
     elif meaning.role == "event":
         made.words = words(cell)
 
