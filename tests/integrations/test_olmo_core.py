@@ -1,6 +1,7 @@
 """OLMo-core's events by a stand-in for its base class and trainer, in the order and with the signatures of release 3.0.0."""
 
 import sys
+import time
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -17,19 +18,30 @@ class Callback:
 
 
 class Trainer:
-    def __init__(self, callback, fails_at=None):
+    cancel_check_interval = 5
+
+    def __init__(self, callback, fails_at=None, steps=4):
         self.global_step, self.fails_at, self.recorded = 0, fails_at, []
+        self.steps, self.is_canceled, self.reasons = steps, False, []
         self.callback = callback
         callback.trainer = self
 
     def record_metric(self, name, value, reduce_type=None, namespace=None, merge_strategy="warn"):
         self.recorded.append((name, value))
 
+    def cancel_run(self, reason, no_sync=False):
+        assert not no_sync, "a rank that stops alone leaves the others waiting"
+        self.reasons.append(reason)
+
     def fit(self):
         self.callback.pre_train()
         try:
-            for _ in range(4):
+            for _ in range(self.steps):
                 self._train_batch()
+                # The ranks agree at these steps alone.
+                self.is_canceled = bool(self.reasons) and self.global_step % self.cancel_check_interval == 0
+                if self.is_canceled:
+                    break
         except ValueError as error:
             self.callback.on_error(error)
             raise
@@ -77,3 +89,20 @@ def test_a_failure_is_told(callback, collector):
     with pytest.raises(ValueError, match="a bad batch"):
         Trainer(callback, fails_at=3).fit()
     assert collector.wait_for_event("rank_failed")["attrs"]["message"] == "a bad batch"
+
+
+def test_the_advice_to_stop_cancels_the_run_on_all_ranks(callback, collector):
+    collector.advice = {"stop": True, "reason": "loss divergence"}
+    trainer = Trainer(callback, steps=3_000)
+    slowly = trainer._train_batch
+    trainer._train_batch = lambda: (time.sleep(0.01), slowly())
+    trainer.fit()
+    assert trainer.is_canceled and trainer.global_step < 3_000
+    assert trainer.reasons[0] == "Holter advises to stop: loss divergence"
+    collector.wait_for_event("rank_finished")
+
+
+def test_without_advice_nobody_is_asked_to_stop(callback, collector):
+    trainer = Trainer(callback)
+    trainer.fit()
+    assert trainer.reasons == [] and trainer.global_step == 4

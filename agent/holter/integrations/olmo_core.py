@@ -60,6 +60,10 @@ class HolterCallback(Callback):
         values, self._values = self._values, {}
         if self._run is not None:
             self._run.step(self.step, **values)
+            advice = self._run.advice
+            if advice.stop and not self.trainer.is_canceled:
+                # Ranks hear the advice at different steps; without `no_sync` OLMo-core has them agree, and all stop at one step.
+                self.trainer.cancel_run(f"Holter advises to stop: {advice.reason}")
 
     @harmless
     def post_checkpoint_saved(self, path: Any) -> None:
