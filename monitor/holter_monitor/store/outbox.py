@@ -81,13 +81,20 @@ class SqlOutbox:
         return len(rows)
 
     def _mark(self, deliveries: Sequence[Delivery], reroute: Sequence[Delivery] = (), now: float = 0.0, **values: Any) -> None:
+        # Only what is still ours: a worker that slept through its lease must not mark what another one has taken over, be it of this process.
+        # Each claim counts one more try, so the try that we made tells our lease from a later one.
+        leases = [(delivery.id, delivery.attempts) for delivery in deliveries]
+        mine = sa.and_(
+            outbox.c.id.in_([row for row, _ in leases]),  # by the key: the pairs alone would be a scan
+            sa.tuple_(outbox.c.id, outbox.c.attempts).in_(leases),
+            outbox.c.lease_owner == self.owner,
+            outbox.c.status == "leased",
+        )
         with self.engine.begin() as connection:
-            ids = [delivery.id for delivery in deliveries]
-            # Only what is still ours: a worker that slept through its lease must not mark what another one has taken over.
-            mine = sa.and_(outbox.c.id.in_(ids), outbox.c.lease_owner == self.owner, outbox.c.status == "leased")
-            connection.execute(outbox.update().where(mine).values(values))
+            marked = set(connection.scalars(outbox.update().where(mine).values(values).returning(outbox.c.id)))
             for delivery in reroute:
-                self._to_fallback(connection, delivery, now)
+                if delivery.id in marked:
+                    self._to_fallback(connection, delivery, now)
 
     def _to_fallback(self, connection: sa.Connection, delivery: Delivery, now: float) -> None:
         row = connection.execute(sa.select(outbox).where(outbox.c.id == delivery.id)).one()
