@@ -83,15 +83,13 @@ class SqlOutbox:
     def _mark(self, deliveries: Sequence[Delivery], reroute: Sequence[Delivery] = (), now: float = 0.0, **values: Any) -> None:
         # Only what is still ours: a worker that slept through its lease must not mark what another one has taken over, be it of this process.
         # Each claim counts one more try, so the try that we made tells our lease from a later one.
-        leases = [(delivery.id, delivery.attempts) for delivery in deliveries]
-        mine = sa.and_(
-            outbox.c.id.in_([row for row, _ in leases]),  # by the key: the pairs alone would be a scan
-            sa.tuple_(outbox.c.id, outbox.c.attempts).in_(leases),
-            outbox.c.lease_owner == self.owner,
-            outbox.c.status == "leased",
-        )
+        held = sa.and_(outbox.c.lease_owner == self.owner, outbox.c.status == "leased")
         with self.engine.begin() as connection:
-            marked = set(connection.scalars(outbox.update().where(mine).values(values).returning(outbox.c.id)))
+            marked = set()
+            for delivery in deliveries:
+                ours = sa.and_(outbox.c.id == delivery.id, outbox.c.attempts == delivery.attempts, held)
+                if connection.execute(outbox.update().where(ours).values(values)).rowcount:  # no RETURNING: SQLite before 3.35
+                    marked.add(delivery.id)
             for delivery in reroute:
                 if delivery.id in marked:
                     self._to_fallback(connection, delivery, now)
