@@ -124,12 +124,19 @@ class Hang:
         behind = sorted(rank for rank, step in self.hung.items() if step == lowest)
         return behind if len(set(self.hung.values())) > 1 or len(self.hung) == 1 else []
 
+    def _who(self, still: Standstill) -> str:
+        if not still.ranks:
+            return f"all {self.ranks} ranks stand at step {still.onset}" if self.ranks > 1 else f"the run stands at step {still.onset}"
+        others = self.ranks - len(still.ranks)
+        at = min((self.hung.get(rank, -1) for rank in still.ranks), default=-1)
+        if at < still.onset:
+            return f"{named(still.ranks)} did not reach step {still.onset}, the other {others} did"
+        # A stopped rank often stands at the very step at which the others wait for it.
+        reached = f", which the other {others} reached too" if others and at == still.onset and not self.behind else ""
+        return f"{named(still.ranks)} hung at step {at}{reached}"
+
     def _finding(self, still: Standstill, *, end_step: int | None = None, nodes: Sequence[str] = ()) -> Finding:
-        who = (
-            f"{named(still.ranks)} did not reach step {still.onset}, the other {self.ranks - len(still.ranks)} did"
-            if still.ranks
-            else (f"all {self.ranks} ranks stand at step {still.onset}" if self.ranks > 1 else f"the run stands at step {still.onset}")
-        )
+        who = self._who(still)
         where = f", in {still.phase}" if still.phase else ""
         return Finding(
             kind=self.kind,

@@ -112,6 +112,18 @@ def test_the_agents_word_names_the_rank_that_the_others_wait_for():
     assert said[-1].ranks == (5,) and said[-1].evidence["stacks"] == stack and said[-1].nodes == ("node-1",)
 
 
+def test_a_rank_that_hangs_at_the_step_of_the_others_is_not_said_to_be_behind():
+    """SIGSTOP between two steps: its own agent says so, and all stand at the same step."""
+    run = Collector(Hang)
+    for number in range(20):
+        run.step(number)
+    run.ship(1, events=[run.event("rank_hung", 5, 19, seconds=15, phase="a stopped process")])
+    (finding,) = run.take()
+    assert finding.ranks == (5,) and finding.summary.startswith(
+        "rank 5 hung at step 19, which the other 7 reached too, in a stopped process;"
+    )
+
+
 def test_384_lost_ranks_are_one_finding_that_names_the_first():
     run = Collector(RankLost, nodes=96)
     run.step(0)
