@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from holter_monitor.store.tables import metadata, outbox, runs
 from holter_monitor.stream.steps import RunFacts, Step
 
 SHARED = Path(os.environ.get("HOLTER_SHARED") or Path(__file__).resolve().parents[3] / "shared")
+CASE_STUDY = Path(__file__).parents[2] / "docs" / "case-study.md"
 TOKENS = 2_359_296 / 384
 """Tokens of a step on one of the 384 GPUs (SmolLM3: 2.36 M a step); with the trace's tokens per second and GPU they give the step's time."""
 
@@ -52,6 +54,9 @@ def messages(tmp_path: Any) -> Iterator[Any]:
     metadata.create_all(engine)
 
     def replay(steps: list[tuple[int, dict[str, float]]], world_size: int = 384) -> list[Notice]:
+        with engine.begin() as connection:  # each replay begins with nothing
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(table.delete())
         run = SimpleNamespace(id="r", project="smol", name="3b", world_size=world_size)
         watched, alerting = Engine(RunFacts(run="r", world_size=world_size)), Alerting(Policy())
         with engine.begin() as connection:
@@ -101,3 +106,21 @@ def test_the_spike_that_recovered_does_not_page(messages: Any) -> None:
     """S8."""
     notices = messages(loss("spike_loss", "Recoverable spikes"))
     assert not any(notice.severity == "critical" for notice in notices), show(notices)
+
+
+def test_the_case_study_shows_what_is_said_today(messages: Any, tmp_path: Path) -> None:
+    """Each block under a `<!-- name -->` is the whole of what that trace brings; the fresh page is written where a failure says."""
+    traces = {
+        "weka": throughput("throughput_weka_drops", "Weka drops"),
+        "without": throughput("throughput_drops_comparison", "Without drops"),
+        "diverged": loss("spike_loss", "Non recoverable spikes"),
+        "recovered": loss("spike_loss", "Recoverable spikes"),
+    }
+    page = CASE_STUDY.read_text()
+    assert re.findall(r"<!-- (\w+) -->\n```text\n", page) == list(traces)
+    fresh = page
+    for name, steps in traces.items():
+        said = show(messages(steps)) or "(nothing)"
+        fresh = re.sub(rf"(<!-- {name} -->\n```text\n).*?```", lambda found, said=said: f"{found[1]}{said}\n```", fresh, flags=re.DOTALL)
+    (tmp_path / "case-study.md").write_text(fresh)
+    assert page == fresh, f"docs/case-study.md is stale: copy {tmp_path / 'case-study.md'} over it and read what it says"
