@@ -6,10 +6,12 @@ import http.client
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from holter.frame import Column, Frame, encode
+from holter.node.envelope import parts
 from holter.node.records import Class
 from holter.node.shipper import LONGEST_RETRY_AFTER, SPREAD, Backoff, Destination, Shipper
 from holter.node.spool import Spool
@@ -129,6 +131,57 @@ def test_one_poisoned_row_costs_one_row(ship, spool):
         assert [step for step, _ in collector.points("loss")] == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
         assert destination.take_refused() == {"frame_refused": 1}
         assert len(collector.requests) < 12
+
+
+def declared(collector):
+    return sum(sum(frame.dropped.values()) for frame in collector.frames)
+
+
+def test_rows_that_are_refused_are_not_acknowledged_as_well(ship, spool):
+    """Produced = acknowledged + refused + spooled, row by row, and what the frame had declared lost arrives although its row does not."""
+    with Poisoned().serving() as collector:
+        spool.append(Class.POINTS, encode(replace(frame(1), dropped={"ring_full": 7})), rows=4)
+        spool.append(Class.POINTS, encode(replace(frame(6, rows=1), dropped={"ring_full": 5})), rows=1)
+        shipper, destination = ship(collector.url, count=1)
+        until(lambda: spool.is_empty)
+        assert sorted(step for step, _ in collector.points("loss")) == [0, 1, 2, 3, 4, 5, 7]
+        refused = destination.take_refused()
+        assert refused == {"frame_refused": 2}
+        assert shipper.acked_rows + refused["frame_refused"] == 9
+        assert declared(collector) == 12
+
+
+class Unsteady(Poisoned):
+    """Has no time for the request after the refused row, and says so with a wait of none."""
+
+    def answer(self, path, authorization, body):
+        reply = super().answer(path, authorization, body)
+        return Reply(503, {"Retry-After": "0"}) if len(self.requests) == 7 else reply
+
+
+def test_a_split_frame_that_has_to_come_again_is_counted_once(ship, spool, tmp_path):
+    with Unsteady().serving() as collector:
+        shipper, destination = ship(collector.url)
+        until(lambda: spool.is_empty)
+        assert sorted(step for step, _ in collector.points("loss")) == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
+        assert destination.take_refused() == {"frame_refused": 1} and shipper.acked_rows == 11
+        assert len(list((tmp_path / "quarantine").glob("*.frame"))) == 1 and collector.repeats > 0
+
+
+@pytest.mark.parametrize(("rows", "events", "lost"), [(1, 0, 0), (0, 1, 0), (0, 0, 2), (1, 1, 0), (5, 3, 1), (1, 0, 3), (0, 2, 0)])
+def test_a_frame_is_parted_until_each_part_holds_one_thing(rows, events, lost):
+    whole = replace(frame(0, rows=rows), events=[{"event": "mark", "at": at} for at in range(events)], dropped={"x": lost} if lost else {})
+    left, single = [whole], []
+    while left:
+        found = parts(left.pop())
+        if len(found) > 1:
+            left += found
+        else:
+            single += found
+    assert len(single) == rows + events + bool(lost)
+    assert sorted(int(step) for part in single for step in part.step) == list(range(rows))
+    assert sorted(event["at"] for part in single for event in part.events) == list(range(events))
+    assert len({(part.boot, part.seq) for part in single}) == len(single)
 
 
 @pytest.mark.parametrize("after", ["2", "date", "nonsense"])

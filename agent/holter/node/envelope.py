@@ -1,4 +1,4 @@
-"""What the shipper reads in an answer and writes on a frame before it goes: the run's id, the time, and two frames for one."""
+"""What the shipper reads in an answer and writes on a frame before it goes: the run's id, the time, and several frames for one."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ def stamp(data: bytes, run_id: str) -> bytes | None:
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
-def halves(frame: Frame) -> list[Frame]:
-    """Two frames with the rows and events of one."""
-    middle, cut = (frame.rows + 1) // 2, (len(frame.events) + 1) // 2
+def parts(frame: Frame) -> list[Frame]:
+    """The rows and events of a frame in two halves, and its counts of losses by themselves: a row that is refused takes none with it."""
+    middle, cut = (frame.rows + 1) // 2, len(frame.events) // 2
+    nothing = slice(0, 0)
+    cuts = ((slice(0, middle), slice(0, cut)), (slice(middle, None), slice(cut, None)), (nothing, nothing))
     found = []
-    for index, (rows, events) in enumerate(((slice(0, middle), slice(0, cut)), (slice(middle, None), slice(cut, None)))):
+    for index, (rows, events) in enumerate(cuts):
         metrics = {
             name: Column(column.values[rows], None if column.present is None else column.present[rows])
             for name, column in frame.metrics.items()
@@ -64,7 +66,7 @@ def halves(frame: Frame) -> list[Frame]:
                 time_ns=np.asarray(frame.time_ns[rows]),
                 metrics=metrics,
                 events=frame.events[events],
-                dropped=frame.dropped if index == 0 else {},
+                dropped=frame.dropped if index == 2 else {},
             )
         )
-    return [half for half in found if half.rows or half.events or half.dropped]
+    return [part for part in found if part.rows or part.events or part.dropped]

@@ -11,12 +11,13 @@ import os
 import random
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holter.frame import CONTENT_TYPE, decode, encode
-from holter.node.envelope import field_of, halves, seq_of, stamp
+from holter.frame import CONTENT_TYPE, Frame, decode, encode
+from holter.node.envelope import field_of, parts, seq_of, stamp
 from holter.node.records import Record
 from holter.node.spool import Spool
 from holter.node.transport import Answer, Transport
@@ -184,15 +185,14 @@ class Shipper(threading.Thread):
             return self._trouble(f"{type(error).__name__}: {error}")
         if answer.status == 200:
             return self._acknowledged(destination, record, answer.body)
-        is_one = record.rows + record.events <= 1
-        if answer.status in (400, 415) or (answer.status == 422 and is_one):
+        if answer.status in (400, 415):
             self._refuse(destination, record, data, "frame_refused")
             return 0.0
         if answer.status == 409:
             destination.run_id = ""
             return self._leave_alone(destination, "the run is unknown to the collector")
         if answer.status in (413, 422):
-            return self._split(destination, record, data)
+            return self._split(destination, record, decode(data))
         return self._refused(answer, "POST /frames")
 
     def _acknowledged(self, destination: Destination, record: Record, body: bytes) -> float:
@@ -205,34 +205,42 @@ class Shipper(threading.Thread):
             destination.advice = advice
         return 0.0
 
-    def _settle(self, destination: Destination, record: Record) -> None:
+    def _settle(self, destination: Destination, record: Record, refused: Sequence[Frame] = ()) -> None:
         if self._problem:
             _log.info("the collector takes frames again")
             self._problem = ""
         self._backoff.reset()
+        self.acked_rows += record.rows - sum(part.rows for part in refused)
+        self.acked_events += record.events - sum(len(part.events) for part in refused)
         destination.spool.ack(record.number)
-        self.acked_rows += record.rows
-        self.acked_events += record.events
 
-    def _split(self, destination: Destination, record: Record, data: bytes) -> float:
-        """Too large, or one row of it cannot be taken: send it as two. The halves get a boot made from the frame's own, so a
-        repeat is still known as one."""
-        for half in halves(decode(data)):
+    def _split(self, destination: Destination, record: Record, frame: Frame) -> float:
+        """Too large, or one row of it cannot be taken: send it in parts. What is refused is counted once all the others have arrived:
+        a record that has to come again is counted once."""
+        refused: list[Frame] = []
+        wait = self._ship_parts(frame, refused)
+        if wait > 0:
+            return wait
+        for part in refused:
+            self._put_aside(destination, encode(part), "frame_refused", part.rows + len(part.events))
+        self._settle(destination, record, refused)
+        return 0.0
+
+    def _ship_parts(self, frame: Frame, refused: list[Frame]) -> float:
+        """The parts get a boot made from the frame's own, so a repeat is still known as one."""
+        for part in parts(frame):
             try:
-                answer = self._post("/api/v1/frames", encode(half), CONTENT_TYPE)
+                answer = self._post("/api/v1/frames", encode(part), CONTENT_TYPE)
             except (OSError, http.client.HTTPException) as error:
                 return self._trouble(f"{type(error).__name__}: {error}")
-            if answer.status in (413, 422) and half.rows + len(half.events) > 1:
-                wait = self._split(destination, record, encode(half))
+            if answer.status in (413, 422) and len(parts(part)) > 1:
+                wait = self._ship_parts(part, refused)
                 if wait > 0:
                     return wait
-            elif answer.status != 200 or field_of(answer.body, "ack") != half.seq:
-                if answer.status in (400, 413, 415, 422):
-                    self._put_aside(destination, encode(half), "frame_refused", half.rows + len(half.events))
-                    continue
+            elif answer.status in (400, 413, 415, 422):
+                refused.append(part)
+            elif answer.status != 200 or field_of(answer.body, "ack") != part.seq:
                 return self._refused(answer, "POST /frames")
-        if "/" not in decode(data).boot:
-            self._settle(destination, record)
         return 0.0
 
     def _refused(self, answer: Answer, what: str) -> float:
