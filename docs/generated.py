@@ -1,4 +1,4 @@
-"""Pages that the code itself writes when the site is built: every finding with its rule, and every route.
+"""Pages that the code itself writes when the site is built: every finding with its rule, every route, and the client.
 
 A hook of mkdocs; `make docs` runs it. A page that is made from the code cannot say what the code does not do.
 """
@@ -6,6 +6,7 @@ A hook of mkdocs; `make docs` runs it. A page that is made from the code cannot 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import tempfile
 from collections import defaultdict
@@ -94,8 +95,9 @@ def _plain(text: str) -> str:
 
 
 def routes() -> str:
-    """Every route with its first line; the whole document is at `/docs` of a running collector."""
+    """Every route with its scope and first line, and the client's methods; the whole document is at `/docs` of a running collector."""
     from fastapi import FastAPI
+    from holter_monitor.api.gate import needed_scope
     from holter_monitor.app import build
     from holter_monitor.settings import Settings
 
@@ -104,10 +106,30 @@ def routes() -> str:
         assert isinstance(inner, FastAPI)
         document = inner.openapi()
     lines = ["# REST", "", "A running collector shows this with schemas and examples at `/docs`, and as JSON at `/openapi.json`.", ""]
-    lines += ["| route | what it does |", "|---|---|"]
+    lines += ["A token (`Authorization: Bearer hlt_…`) needs the scope of the route; see [security](security.md).", ""]
+    lines += ["| route | scope | what it does |", "|---|---|---|"]
     for path, methods in document["paths"].items():
         for method, about in methods.items():
             said = (about.get("description") or about.get("summary") or "").strip().split("\n")[0].replace("|", "\\|")
-            lines.append(f"| `{method.upper()} {path}` | {said} |")
+            lines.append(f"| `{method.upper()} {path}` | {needed_scope(method.upper(), path) or 'none'} | {said} |")
     lines += ["", "Frames travel to `POST /api/v1/frames` (see [the wire](architecture.md)).", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_client()])
+
+
+def _client() -> list[str]:
+    """The Python client's public methods with their signatures."""
+    from holter_monitor.client import Client
+
+    lines = [
+        "## From Python",
+        "",
+        f"`holter_monitor.client.Client`: {inspect.getdoc(Client)} [In a notebook](notebooks.md) shows it at work.",
+        "",
+    ]
+    lines += ["| method | what it does |", "|---|---|"]
+    for name, method in inspect.getmembers(Client, inspect.isfunction):
+        if not name.startswith("_"):
+            signature = re.sub(r"^\(self(, )?", "(", str(inspect.signature(method)).partition(" -> ")[0])
+            said = " ".join((inspect.getdoc(method) or "").split())
+            lines.append("| `{}` | {} |".format(f"{name}{signature}".replace("'", ""), said.replace("|", "\\|")))
+    return [*lines, ""]

@@ -27,6 +27,9 @@ def test_the_site_builds_without_a_warning(tmp_path):
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False)
     assert built.returncode == 0, built.stderr
     assert "loss_spike" in (tmp_path / "site" / "findings" / "index.html").read_text()
+    api = (tmp_path / "site" / "api" / "index.html").read_text()
+    assert re.search(r"<code>POST /api/v1/runs</code></td>\s*<td>write</td>", api), "routes with their scopes"
+    assert "<code>find_run(word: str)</code>" in api, "the client's methods"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
