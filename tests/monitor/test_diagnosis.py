@@ -150,6 +150,17 @@ def test_what_speaks_against_a_cause_is_said() -> None:
     assert "slow_storage" not in by_name or "disk read latency as before" in by_name["slow_storage"]["against"]
 
 
+def test_a_disk_that_is_cleared_does_not_accuse_the_loader_of_a_busy_cpu() -> None:
+    """As measured: six busy processes beside one rank; nobody waits for data, and the disk answers as ever."""
+    case = Case(
+        incident=incident("throughput_drop", evidence={"data_wait_share": 0.0, "compute_ratio": 23.8, "disk_read_latency_ratio": 1.0}),
+        signals={"compute_seconds": moved(0.034, 0.109), LATENCY: moved(1e-4, 1e-4), "host_io_pressure_ratio": moved(0.003, 0.003)},
+        world_size=2,
+    )
+    causes = diagnose(case)
+    assert causes[0]["cause"] == "busy_cpu" and "slow_loader" not in [cause["cause"] for cause in causes]
+
+
 def test_the_rewind_point_lies_before_the_precursor_and_the_skip_list_spans_both() -> None:
     """The playbook's non-recoverable spike: a precursor that recovers, then the divergence."""
     case = Case(

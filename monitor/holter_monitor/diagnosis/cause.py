@@ -170,6 +170,11 @@ def raised(case: Case) -> str | None:
     return None
 
 
+def given(one_of: tuple[Look, ...], look: Look) -> Look:
+    """The look, where one of the others saw something: what clears one suspect accuses another only of what was done."""
+    return lambda case: look(case) if any(other(case) for other in one_of) else None
+
+
 def everywhere(sentence: str) -> Look:
     return lambda case: sentence if case.is_everywhere and case.world_size > 1 else None
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from holter_monitor.diagnosis.cause import Cause, Clue, beside, peaks, rises, says, stays, steady
+from holter_monitor.diagnosis.cause import Cause, Clue, beside, given, peaks, rises, says, stays, steady
+
+_WAITS = (
+    rises("data_wait_seconds", 2.0, "data wait"),
+    says("data_wait_share", lambda share: share > 0.5, "data wait explains {value:.0%} of the lost time"),
+    says("share", lambda share: share > 0.2, "{value:.0%} of the step is data wait"),
+    says("cause", lambda cause: cause == "data_wait", "its own data wait is what is long"),
+)
+"""A disk that answers says nothing against the loader where nobody waits for data."""
 
 SLOW_LOADER = Cause(
     name="slow_loader",
@@ -10,13 +18,10 @@ SLOW_LOADER = Cause(
     sentence="the data loader cannot keep up on {place}; the storage is not what it waits for",
     action="give the loader more workers or prefetch, and look at what its workers do (py-spy dump on one of them): tokenising, decompressing, a lock",
     clues=(
-        Clue(1.8, rises("data_wait_seconds", 2.0, "data wait")),
-        Clue(1.5, says("data_wait_share", lambda share: share > 0.5, "data wait explains {value:.0%} of the lost time")),
-        Clue(1.0, says("share", lambda share: share > 0.2, "{value:.0%} of the step is data wait")),
-        Clue(1.0, says("cause", lambda cause: cause == "data_wait", "its own data wait is what is long")),
-        Clue(1.0, steady("host_disk_read_latency_seconds", 1.5, "disk read latency")),
-        Clue(1.0, stays("host_io_pressure_ratio", 0.1, "processes hardly wait for I/O")),
-        Clue(0.8, says("disk_read_latency_ratio", lambda ratio: ratio < 2, "disk read latency normal (x{value})")),
+        *(Clue(weight, look) for weight, look in zip((1.8, 1.5, 1.0, 1.0), _WAITS, strict=True)),
+        Clue(1.0, given(_WAITS, steady("host_disk_read_latency_seconds", 1.5, "disk read latency"))),
+        Clue(1.0, given(_WAITS, stays("host_io_pressure_ratio", 0.1, "processes hardly wait for I/O"))),
+        Clue(0.8, given(_WAITS, says("disk_read_latency_ratio", lambda ratio: ratio < 2, "disk read latency normal (x{value})"))),
         Clue(0.8, peaks("host_cpu_ratio", 0.9, "host CPU")),
         Clue(-2.5, peaks("host_io_pressure_ratio", 0.25, "share of the time in which processes wait for I/O")),
         Clue(-2.5, rises("host_disk_read_latency_seconds", 3.0, "disk read latency", least=0.002)),
