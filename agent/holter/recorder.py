@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from holter.garbage import GarbageWatch
 from holter.ring import NO_WAIT, ROW_TAIL, ROW_VALUES, ROWS, ROWS_OFFSET, STRIDE, Phase, Ring, State, Word
 from holter.scalars import Cuda, Device, DeviceKind, ScalarTap, Spans
-from holter.values import NotANumberError, is_on_device, one_element, to_float, whole
+from holter.values import NotANumberError, is_late, is_on_device, one_element, to_float, whole
 
 if TYPE_CHECKING:
     from holter.sections import Section
@@ -84,11 +84,16 @@ class Recorder:
         if not tap.put(step, now, scalars, found, spans=spans):
             self.drop("device_busy", len(scalars))
             tap.put(step, now, {}, found, spans=spans)
+        self._count_unread(tap)
         self._rows.is_plain = 0 if tap.under_way else 1
+
+    def _count_unread(self, tap: ScalarTap) -> None:
+        if unread := tap.take_unread():
+            self.drop("value_not_a_number", unread)
 
     def _tapped(self) -> ScalarTap:
         if self._tap is None:
-            self._tap = ScalarTap(self._device(), self._write)
+            self._tap = ScalarTap(self._device, self._write)
         return self._tap
 
     def mark(self) -> Any:
@@ -116,7 +121,7 @@ class Recorder:
         return max(-(2**62), min(2**62, int(step)))
 
     def _sorted(self, values: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-        """`(what can be read now, what lies on a device)`; what is no number is counted and left out."""
+        """`(what can be read now, what a device has still to tell)`; what is no number is counted and left out."""
         found: dict[str, float] = {}
         scalars: dict[str, Any] = {}
         for name, value in values.items():
@@ -124,6 +129,8 @@ class Recorder:
                 local = whole(value)
                 if is_on_device(local):
                     scalars[name[:_MAX_NAME]] = one_element(local)
+                elif is_late(local):
+                    scalars[name[:_MAX_NAME]] = local
                 else:
                     found[name[:_MAX_NAME]] = to_float(local)
             except NotANumberError:
@@ -246,8 +253,9 @@ class Recorder:
         while self._tap.under_way and time.monotonic() < until:
             self._tap.poll()
             time.sleep(0.001)
+        self._count_unread(self._tap)
         for pending in self._tap.take_incomplete():
-            self.drop("device_busy", len(pending.names))
+            self.drop("device_busy", len(pending.names) + len(pending.late))
             self._write(pending.step, pending.time_ns, pending.known)
 
     def close(self, state: State) -> None:

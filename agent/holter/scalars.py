@@ -5,6 +5,8 @@ recorded. The value captured is the one at this point of the stream: what is que
 graph) cannot change it. At later steps `query` asks whether a copy is done, oldest first; a row that is done completes its step. When all
 rows are under way the sample is dropped and counted. While a graph is being captured nothing is touched: an event or a copy would become
 part of the graph.
+
+An array that says itself when it is ready (`jax.Array`) cannot change: it is kept, and read once it says so.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
+
+from holter.values import NotANumberError, to_float
 
 DEPTH = 64
 """Steps that may be under way at once; an eager loop runs a few steps ahead of its device."""
@@ -61,13 +66,16 @@ class Pending:
     """The step's values that were not on the device."""
     spans: tuple[tuple[str, Any, Any], ...] = ()
     """`(metric, first event, last event)`: times on the device that add up to the metric."""
+    late: tuple[tuple[str, Any], ...] = ()
+    """Arrays that say themselves when they can be read."""
 
 
 class ScalarTap:
     """`put` takes a step with device scalars, `poll` gives the steps that are complete to `sink(step, time_ns, values)`."""
 
-    def __init__(self, device: Device, sink: Callable[[int, int, dict[str, float]], None]) -> None:
-        self._device, self._sink = device, sink
+    def __init__(self, kind: Callable[[], Device], sink: Callable[[int, int, dict[str, float]], None]) -> None:
+        self._kind, self._sink = kind, sink
+        self._unread = 0
         self._pending: deque[Pending] = deque()
         self._rows: Any = None
         self._events: list[Any] = []
@@ -77,28 +85,47 @@ class ScalarTap:
 
     def put(self, step: int, time_ns: int, scalars: dict[str, Any], known: dict[str, float], *, spans: Spans = ()) -> bool:
         """False when the device values could not be taken: too many steps under way, or a graph is being captured."""
+        late = {name: scalar for name, scalar in scalars.items() if hasattr(scalar, "is_ready")}
+        scalars = {name: scalar for name, scalar in scalars.items() if name not in late}
         if scalars and self._device.is_capturing():
             return False
-        if self._rows is None:
-            # The one call that may wait for the device, at the first step: pinned memory must come from somewhere.
-            self._rows = self._device.rows(DEPTH, WIDTH)
-            self._events = [self._device.event() for _ in range(DEPTH)]
-            self._free = list(range(DEPTH - 1, -1, -1))
         self.poll()
-        if not scalars:
+        if not scalars and not late:
             # Only waits for those before it.
             if self._pending or spans:
                 self._append(Pending(-1, step, time_ns, (), known, spans))
             else:
                 self._sink(step, time_ns, known)
             return True
-        if not self._free or len(scalars) > WIDTH:
+        if late and len(self._pending) >= DEPTH:
             return False
+        row = self._send(scalars) if scalars else -1
+        if row is None:
+            return False
+        for array in late.values():
+            if hasattr(array, "copy_to_host_async"):
+                array.copy_to_host_async()
+        self._append(Pending(row, step, time_ns, tuple(scalars), known, spans, tuple(late.items())))
+        return True
+
+    @cached_property
+    def _device(self) -> Device:
+        """Made when it is needed: a process that knows only jax has no torch to make one with."""
+        return self._kind()
+
+    def _send(self, scalars: dict[str, Any]) -> int | None:
+        """Queue the copy of device scalars; the answer is their row of pinned memory, None where all are under way."""
+        if self._rows is None:
+            # The one call that may wait for the device, at the first step: pinned memory must come from somewhere.
+            self._rows = self._device.rows(DEPTH, WIDTH)
+            self._events = [self._device.event() for _ in range(DEPTH)]
+            self._free = list(range(DEPTH - 1, -1, -1))
+        if not self._free or len(scalars) > WIDTH:
+            return None
         row = self._free.pop()
         self._device.copy(self._rows[row], list(scalars.values()))
         self._events[row].record()
-        self._append(Pending(row, step, time_ns, tuple(scalars), known, spans))
-        return True
+        return row
 
     def _append(self, pending: Pending) -> None:
         if len(self._pending) >= MAX_PENDING:
@@ -114,9 +141,26 @@ class ScalarTap:
             values = self._rows[done.row].tolist() if done.names else []
             if done.names:
                 self._free.append(done.row)
-            self._sink(done.step, done.time_ns, {**done.known, **self._times(done), **dict(zip(done.names, values, strict=False))})
+            told = dict(zip(done.names, values, strict=False))
+            self._sink(done.step, done.time_ns, {**done.known, **self._times(done), **told, **self._late(done)})
+
+    def _late(self, done: Pending) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for name, array in done.late:
+            try:
+                found[name] = to_float(array)
+            except NotANumberError:
+                self._unread += 1
+        return found
+
+    def take_unread(self) -> int:
+        """Late arrays that could not be read after all (their buffer was given away), since this was last asked."""
+        taken, self._unread = self._unread, 0
+        return taken
 
     def _is_done(self, pending: Pending) -> bool:
+        if not all(_is_ready(array) for _, array in pending.late):
+            return False
         if not pending.names and not pending.spans:
             return True
         if self._device.is_capturing():
@@ -139,6 +183,13 @@ class ScalarTap:
     @property
     def under_way(self) -> int:
         return len(self._pending)
+
+
+def _is_ready(array: Any) -> bool:
+    try:
+        return bool(array.is_ready())
+    except Exception:  # noqa: BLE001  deleted since: reading it will say so, and it is counted
+        return True
 
 
 class Cuda:

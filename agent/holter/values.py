@@ -14,6 +14,21 @@ def is_on_device(value: Any) -> bool:
     return bool(getattr(value, "is_cuda", False) or getattr(value, "is_xpu", False) or getattr(value, "is_meta", False))
 
 
+def is_late(value: Any) -> bool:
+    """Whether `value` says itself that it is still being computed, as a `jax.Array` does; reading it would wait. Raises `NotANumberError`."""
+    if not hasattr(value, "is_ready"):
+        return False
+    try:
+        if value.size != 1:
+            raise NotANumberError(f"an array of {value.size} elements")
+        return not value.is_ready()
+    except NotANumberError:
+        raise
+    except Exception as error:
+        # A donated buffer, a tracer: there is nothing to wait for.
+        raise NotANumberError(type(value).__name__) from error
+
+
 def to_float(value: Any) -> float:
     """The float in a number, a numpy scalar or a CPU tensor of one element. Raises `NotANumberError`.
 

@@ -1,6 +1,7 @@
 """Device scalars without a synchronisation: a device of our own plays the stream, its events complete when the test says so."""
 
 import math
+import sys
 import time
 
 import pytest
@@ -244,3 +245,75 @@ def test_a_device_that_stands_still_does_not_make_the_host_grow(recorder, reader
     assert recorder._tap.under_way <= MAX_PENDING
     rows = logged(reader)
     assert [step for step, _ in rows] == list(range(2000)) and rows[0] == (0, {"lr": 1.0})
+
+
+class Late:
+    """What a `jax.Array` offers: immutable, says when it is ready, and blocks whoever reads it before."""
+
+    size = 1
+
+    def __init__(self, value, *, ready=False, size=1):
+        self.value, self.ready, self.size, self.deleted = value, ready, size, False
+
+    def is_ready(self):
+        if self.deleted:
+            raise RuntimeError("Array has been deleted")
+        return self.ready
+
+    def copy_to_host_async(self):
+        self.copied = True
+
+    def __float__(self):
+        if self.deleted:
+            raise RuntimeError("Array has been deleted")
+        assert self.ready, "a synchronisation"
+        return self.value
+
+    def __radd__(self, other):
+        return self
+
+
+@pytest.fixture
+def without_torch(tmp_path, monkeypatch):
+    """A recorder in a process that knows only jax."""
+    monkeypatch.delitem(sys.modules, "torch")
+    return Recorder(Ring.create(tmp_path, "jax", {}, (1, 1), time.monotonic_ns()), 0)
+
+
+def test_an_array_that_is_not_ready_is_read_at_a_later_step_and_steps_stay_in_order(without_torch):
+    reader = RingReader(without_torch._ring.path)
+    first, second = Late(1.5), Late(2.5)
+    without_torch.step(0, loss=first, lr=0.1)
+    without_torch.step(1, loss=second, lr=0.1)
+    second.ready = True
+    without_torch.step(2, lr=0.2)
+    assert logged(reader) == [] and first.copied
+    first.ready = True
+    without_torch.step(3, loss=Late(3.5, ready=True))
+    assert logged(reader) == [(0, {"lr": 0.1, "loss": 1.5}), (1, {"lr": 0.1, "loss": 2.5}), (2, {"lr": 0.2}), (3, {"loss": 3.5})]
+
+
+def test_late_arrays_that_never_come_or_are_no_number_are_counted(without_torch):
+    reader = RingReader(without_torch._ring.path)
+    given_away = Late(1.0)
+    without_torch.step(0, loss=given_away, grads=Late(0.0, size=8))
+    given_away.deleted = True
+    waiting = [Late(0.0) for _ in range(DEPTH + 3)]
+    for step, array in enumerate(waiting, 1):
+        without_torch.step(step, loss=array, lr=1.0)
+    assert reader.take_drops() == {"value_not_a_number": 2, "device_busy": 3}
+    waiting[0].deleted = True
+    without_torch.close(State.FINISHED)
+    assert [step for step, _ in logged(reader)] == list(range(DEPTH + 4))
+    assert reader.take_drops() == {"value_not_a_number": 1, "device_busy": DEPTH - 1}
+
+
+def test_a_step_may_hold_a_tensor_of_the_device_and_a_late_array(recorder, reader, device):
+    late = Late(2.0)
+    recorder.step(0, loss=Scalar(1.0), norm=late)
+    device.run()
+    recorder.step(1, lr=1.0)
+    assert logged(reader) == []
+    late.ready = True
+    recorder.step(2, lr=1.0)
+    assert logged(reader)[0] == (0, {"loss": 1.0, "norm": 2.0})
