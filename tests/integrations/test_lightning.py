@@ -1,5 +1,7 @@
 """A real Lightning Trainer: each optimizer step's mean loss, norm, rate and wait; validation, checkpoints, and how it ended."""
 
+import time
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -66,3 +68,19 @@ def test_an_exception_is_told_and_still_raised(tmp_path, collector):
         fit(tmp_path, Line(fails_at=3), HolterCallback(project="p", name="n"))
     failed = collector.wait_for_event("rank_failed")
     assert (failed["attrs"]["type"], failed["attrs"]["message"]) == ("ValueError", "a bad batch")
+
+
+class Slow(Line):
+    def training_step(self, batch, index):
+        time.sleep(0.01)  # the agent needs a moment to hear the advice
+        return super().training_step(batch, index)
+
+
+def test_the_advice_to_stop_ends_the_training(tmp_path, collector):
+    from holter.integrations.lightning import HolterCallback
+
+    collector.advice = {"stop": True}
+    model = Slow()
+    fit(tmp_path, model, HolterCallback(project="p", name="n"), max_epochs=250, limit_val_batches=0, enable_checkpointing=False)
+    collector.wait_for_event("rank_finished")
+    assert 0 < len(model.losses) < 8 * 250

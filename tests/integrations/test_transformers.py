@@ -1,6 +1,7 @@
 """A real Trainer on a tiny model: every step's own loss arrives, NaN too, whatever the Trainer's log filters."""
 
 import math
+import time
 
 import pytest
 
@@ -105,3 +106,15 @@ def test_holter_switched_off_changes_nothing(tmp_path, collector, monkeypatch):
     bare, watched = losses("bare"), losses("watched")
     monkeypatch.setenv("HOLTER_DISABLED", "1")
     assert bare == watched == losses("off")
+
+
+def test_the_advice_to_stop_ends_the_training(tmp_path, collector):
+    from holter.integrations.transformers import watch
+
+    collector.advice = {"stop": True}
+    patient = trainer(tmp_path, max_steps=2_000, logging_steps=2_000, save_strategy="no")
+    patient.model.register_forward_pre_hook(lambda *_: time.sleep(0.01))  # the agent needs a moment to hear it
+    watch(patient, project="p", name="n")
+    patient.train()
+    collector.wait_for_event("rank_finished")
+    assert 0 < patient.state.global_step < 2_000
