@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,25 @@ from holter_monitor.stream.steps import RunFacts
 pytest.importorskip("torch")
 SEEDS = (1, 2)
 FAULT_STEP = 2
-pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("gloo"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("gloo"), pytest.mark.timeout(570)]
 
 
 def launch(folder, seeds):
+    """The folder with what the ranks left. Once in some twenty runs on a loaded machine glibc aborted a rank inside torch ("malloc(): unaligned
+    tcache chunk", torch 2.13.0, gloo): such a death, and no other, is warned of and tried once more."""
+    statuses, said = _ranks(folder / "first", seeds)
+    if min(statuses) < 0:
+        warnings.warn(f"ranks ended with {statuses}; once more: {said[-400:]}", stacklevel=1)
+        folder = folder / "again"
+        statuses, said = _ranks(folder, seeds)
+    else:
+        folder = folder / "first"
+    assert statuses == [0] * 4, said[-4000:]
+    return folder
+
+
+def _ranks(folder, seeds):
+    folder.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -35,8 +51,7 @@ def launch(folder, seeds):
     finally:
         for process in ranks:
             process.kill()
-    assert [process.returncode for process in ranks] == [0] * 4, "\n".join(said)[-4000:]
-    return folder
+    return [process.returncode for process in ranks], "\n".join(said)
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +148,8 @@ def test_preflight_compares_before_the_first_step(ward):
 
 @pytest.mark.soak
 def test_eight_more_seeds(tmp_path):
-    launch(tmp_path, range(10, 18))
-    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(4)]
+    folder = launch(tmp_path, range(10, 18))
+    told = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(4)]
     for name in told[0]:
         case = name.rpartition("-")[0]
         engine = Engine(RunFacts(run="r", world_size=4), [Fingerprints])
