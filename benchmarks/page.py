@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from holter.frame import Column, Frame
+from holter_monitor.store.control import open_control
+from holter_monitor.store.rolling import PIECE, Roller
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from collector import Collector, collector
@@ -73,6 +75,13 @@ def fill_long(database: Path, run: str, steps: int) -> None:
                 rows(metric),
             )
     connection.close()
+    control = open_control(f"sqlite:///{database}")
+    roller = Roller()
+    with control.write() as rolled:  # the blocks of steps, as the detection consumer writes them on its way
+        for metric in METRICS:
+            for step in range(1, steps + 1, PIECE):
+                roller.roll(rolled, [{"run": run, "metric": metric, "attempt": "a1", "step": step}])
+    control.close()
 
 
 def fill_wide(running: Collector, run: str, nodes: int) -> None:
