@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("gloo"), pytest.mark.ti
 
 
 def launch(folder, seeds):
-    """The folder with what the ranks left. Once in some twenty runs on a loaded machine glibc aborted a rank inside torch ("malloc(): unaligned
-    tcache chunk", torch 2.13.0, gloo): such a death, and no other, is warned of and tried once more."""
+    """The folder with what the ranks left. Seen once, on a loaded machine, and in none of the reruns: glibc aborted a rank ("malloc(): unaligned
+    tcache chunk", torch 2.13.0, gloo; cause not known). A death by signal, and no other failure, is warned of and tried once more."""
     statuses, said = _ranks(folder / "first", seeds)
     if min(statuses) < 0:
         warnings.warn(f"ranks ended with {statuses}; once more: {said[-400:]}", stacklevel=1)
