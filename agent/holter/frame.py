@@ -65,15 +65,15 @@ class LaidColumns(Mapping[str, Column]):
         self._data, self._start, self._layout = data, start, layout
 
     def __getitem__(self, name: str) -> Column:
-        place, rows = self._layout.named[name], self._layout.rows
+        place, rows = self._layout.metrics[name], self._layout.rows
         values = np.frombuffer(self._data, place.dtype, rows, self._start + place.offset)
         return Column(values, None if place.validity is None else _present(self._data, rows, self._start + place.validity))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._layout.named)
+        return iter(self._layout.metrics)
 
     def __len__(self) -> int:
-        return len(self._layout.named)
+        return len(self._layout.metrics)
 
 
 @dataclass(slots=True)

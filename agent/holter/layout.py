@@ -34,9 +34,8 @@ class Layout:
     rows: int
     keys: tuple[Place, ...]
     """rank, step, time_ns."""
-    metrics: tuple[Place, ...]
-    named: Mapping[str, Place]
-    """The metrics by name, in their order."""
+    metrics: Mapping[str, Place]
+    """By name, in their order."""
     size: int
     """Bytes of the body."""
 
@@ -45,7 +44,7 @@ class Layout:
         if size > self.size:
             raise FrameError("body", f"{size - self.size} bytes follow the last column", "list every column in the header")
         if size < self.size:
-            places = (*self.keys, *self.metrics)
+            places = (*self.keys, *self.metrics.values())
             ends = (*(place.offset for place in places[1:]), self.size)
             cut = next(place.name for place, end in zip(places, ends, strict=True) if end > size)
             raise FrameError(f"columns.{cut}", f"{size} bytes for {self.size}", "send every column whole")
@@ -88,8 +87,7 @@ def _checked(heads: Heads, rows: int) -> Layout:
         length = np.dtype(dtype).itemsize * rows
         places.append(Place(name, np.dtype(dtype), offset, offset + length if nulls else None))
         offset += length + ((rows + 7) // 8 if nulls else 0)
-    metrics = tuple(places[len(KEYS) :])
-    return Layout(rows, tuple(places[: len(KEYS)]), metrics, {place.name: place for place in metrics}, offset)
+    return Layout(rows, tuple(places[: len(KEYS)]), {place.name: place for place in places[len(KEYS) :]}, offset)
 
 
 _remembered = lru_cache(maxsize=256)(_checked)

@@ -55,7 +55,7 @@ class Block:
         end = layout.size + 4
         records = np.frombuffer(b"".join([entry.body[-end:-4] for entry in self.entries]), np.uint8).reshape(len(self.entries), layout.size)
         parts: dict[str, Any] = {}
-        for place in (*layout.keys, *layout.metrics):
+        for place in (*layout.keys, *layout.metrics.values()):
             name = place.name if place in layout.keys else columns.get(place.name)
             if name is None:
                 continue
@@ -120,5 +120,5 @@ def _mixed(entries: Sequence[Entry]) -> Iterator[Block]:
 
 def _types(frame: Frame) -> dict[str, str]:
     if frame.layout is not None:
-        return {place.name: place.dtype.str for place in frame.layout.metrics}
+        return {name: place.dtype.str for name, place in frame.layout.metrics.items()}
     return {name: column.values.dtype.str for name, column in frame.metrics.items()}
