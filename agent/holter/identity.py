@@ -37,7 +37,7 @@ def identify(environment: Mapping[str, str], mesh: Mapping[str, object] | None =
     coordinates, sizes = _mesh(mesh or {})
     job, restart = _job(environment)
     return Identity(
-        rank=_number(environment, _RANK, 0),
+        rank=rank_of(environment, default=0),
         world_size=max(1, _number(environment, _WORLD, 1)),
         local_rank=_number(environment, _LOCAL, 0),
         node=next((environment[key] for key in _NODE if environment.get(key)), "") or platform.node() or "node",
@@ -52,6 +52,11 @@ def script_name(argv0: str) -> str:
     """What to call a run that nobody named."""
     stem = Path(argv0).stem
     return stem if stem and stem not in ("-c", "-m", "__main__") else "training"
+
+
+def rank_of(environment: Mapping[str, str], *, default: int) -> int:
+    """The rank among all of the job, as its launcher says; `default` where none does."""
+    return _number(environment, _RANK, default)
 
 
 def _number(environment: Mapping[str, str], keys: tuple[str, ...], default: int) -> int:

@@ -118,3 +118,15 @@ def test_ranks_without_a_folder_are_not_looked_at(watch):
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"HOLTER_CHECKPOINTS": "/", "RANK": "3"}) as other:
         assert not watch.sampler.sample([Place(pid=other.pid, local_rank=0)]).events and not watch.sampler.looks
         other.communicate(b"\n", timeout=20)
+
+
+@pytest.mark.parametrize(("deleted", "severity"), [((30,), Severity.WARNING), ((10, 20, 30), Severity.CRITICAL), ((10,), None)])
+def test_what_was_deleted_while_no_agent_looked_is_said_by_the_next_agent(watch, deleted, severity):
+    """The next agent has seen nothing whole yet: it takes every checkpoint for one that is being written."""
+    for step in (10, 20, 30):
+        write(watch.folder, step)
+    assert not watch.look()
+    for step in deleted:
+        shutil.rmtree(watch.folder / f"step_{step}")
+    watch.sampler = Checkpoints(clock=lambda: watch.now)
+    assert [finding.severity for finding in watch.look()] == ([] if severity is None else [severity])

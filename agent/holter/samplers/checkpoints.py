@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 import psutil
 
+from holter.identity import rank_of
 from holter.samplers import Place, Sample
 
 VARIABLE = "HOLTER_CHECKPOINTS"
 KEPT = 64
 """Newest checkpoints that are told; a folder may hold thousands."""
 MAX_FILES = 100_000
-_RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 _SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d+)-of-(?P<count>\d+)(?P<suffix>\..*)?$")
 _MAX_HEADER, _MAX_INDEX = 100 << 20, 64 << 20
 
@@ -170,5 +170,4 @@ def _folder(place: Place) -> str:
         environment: Mapping[str, str] = psutil.Process(place.pid).environ()
     except psutil.Error:
         return ""
-    rank = next((environment[name] for name in _RANKS if environment.get(name)), str(place.local_rank))
-    return environment.get(VARIABLE, "") if rank == "0" else ""
+    return environment.get(VARIABLE, "") if rank_of(environment, default=place.local_rank) == 0 else ""

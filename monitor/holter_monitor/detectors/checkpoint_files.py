@@ -39,8 +39,9 @@ class CheckpointFiles:
         folder = folder[:300]
         if folder not in self.folders and len(self.folders) >= MAX_FOLDERS:
             return None
-        now = {str(item[0])[:200]: item[1:4] for item in items[-MAX_ITEMS:] if _is_item(item)}
-        before, self.folders[folder] = self.folders.get(folder, {}), now
+        before = self.folders.get(folder, {})
+        now = {(name := str(item[0])[:200]): _judged(item[1:4], before.get(name)) for item in items[-MAX_ITEMS:] if _is_item(item)}
+        self.folders[folder] = now
         return self._recovered(folder, now) + self._gone(folder, before, now) + self._broken(folder, before, now) or None
 
     def _gone(self, folder: str, before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -> list[Finding]:
@@ -106,6 +107,13 @@ class CheckpointFiles:
             summary=text,
             evidence={**evidence, "window": [max(0, onset - 50), at]},
         )
+
+
+def _judged(item: list[Any], before: list[Any] | None) -> list[Any]:
+    """An agent that starts anew takes each checkpoint for one that is being written, at its first look; what was whole at this size still is."""
+    if before is not None and item[2] == "writing" and before == [*item[:2], "complete"]:
+        return before
+    return item
 
 
 def _whole(items: Mapping[str, list[Any]]) -> dict[str, int]:
