@@ -20,8 +20,6 @@ from holter_monitor.findings import Finding, Severity
 
 ACTIVE = ("pending", "open", "acknowledged", "flapping")
 """The states of an incident that is not over."""
-LOOKS_AGAIN = (10.0, 30.0, 90.0, 240.0)
-"""Seconds after its opening at which an incident's cause is looked for once more: signals arrive later than the trouble."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,18 +252,6 @@ def due(incident: Incident, timing: Timing) -> float | None:
     if incident.state == "pending":
         times.append(incident.created + timing.hold_seconds)
     return min(times, default=None)
-
-
-def is_fresh(incident: Incident, now: float) -> bool:
-    """Whether evidence for its cause may still come in."""
-    return incident.state in ("open", "acknowledged") and incident.opened is not None and now - incident.opened <= LOOKS_AGAIN[-1] + 60.0
-
-
-def look_again(incident: Incident, now: float) -> float | None:
-    """When the cause should be looked for once more; None = not any more."""
-    if incident.state not in ("open", "acknowledged") or incident.opened is None:
-        return None
-    return next((incident.opened + after for after in LOOKS_AGAIN if incident.opened + after > now), None)
 
 
 def acknowledged(incident: Incident, actor: str, now: float) -> list[Change]:

@@ -108,6 +108,7 @@ def test_receivers_are_sent_a_message_that_says_it_is_a_test(capsys, monkeypatch
     status, [check] = told(capsys, "--receivers", "webhook")
     assert status == 3 and check["mark"] == "fail" and "s3cret" not in str(check)
     assert told(capsys, "--receivers", "nobody")[0] == 3
+    assert "none of this name" in str(told(capsys, "--receivers", "all", "nobody")), "a wrong name beside `all` is said, too"
 
 
 @pytest.fixture(scope="session")

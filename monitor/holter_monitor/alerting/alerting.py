@@ -13,7 +13,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from holter_monitor import incidents as machine
-from holter_monitor.alerting import kinship, reactions
+from holter_monitor.alerting import kinship, looks, reactions
 from holter_monitor.alerting.examination import LOOKS, Examination
 from holter_monitor.alerting.notices import CANARY_PROJECT, Desk, Run
 from holter_monitor.alerting.policies import Policy
@@ -122,7 +122,7 @@ class Alerting:
             was_hidden = incident.silence
             changes = machine.advanced(incident, now, self.policy.timing)
             changes += kinship.released(connection, incident)
-            if machine.is_fresh(incident, now) and incident.parent is None and run.project != CANARY_PROJECT and desk.looks_left > 0:
+            if looks.is_fresh(incident, now) and incident.parent is None and run.project != CANARY_PROJECT and desk.looks_left > 0:
                 family = rows.load_current(connection, run.id, now - self.policy.timing.rejoin_seconds)
                 changes += self.examination.examine(desk, run, incident, [other for other in family if other.id != incident.id])
             self._settle(desk, run, incident, changes, [incident])

@@ -12,8 +12,8 @@ from holter.frame import Frame
 from holter_monitor.alerting.alerting import Alerting
 from holter_monitor.alerting.canary import Canary, Perch
 from holter_monitor.alerting.notices import CANARY_PROJECT, CANARY_RECEIVER
-from holter_monitor.alerting.policies import Policy, default_policy
-from holter_monitor.alerting.policy_files import load
+from holter_monitor.alerting.policies import Policy
+from holter_monitor.alerting.policy_files import chosen
 from holter_monitor.alerting.policy_watch import PolicyWatch
 from holter_monitor.errors import SettingsError
 from holter_monitor.notify.http import client
@@ -38,7 +38,7 @@ class Dispatch:
     ) -> None:
         self._control, self._link, self._environ = control, link, environ
         try:
-            policy = default_policy(environ) if policies is None else load(policies, environ, notifier)
+            policy = chosen(policies, environ, notifier)
             self._outbox = SqlOutbox(control.engine, policy.fallback)
             self.alerting = Alerting(policy, link=link, samples=samples)
             self._perch = Perch()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from holter_monitor import incidents as machine
+from holter_monitor.alerting import looks
 from holter_monitor.alerting.policies import Policy, Route
 from holter_monitor.alerting.silences import Silence, hiding
 from holter_monitor.findings import Severity
@@ -110,7 +111,7 @@ class Desk:
 
     def schedule(self, run: Run, incident: Incident) -> None:
         """Write down when time alone will change the incident."""
-        times = [machine.due(incident, self.policy.timing), self.hidden_until.get(incident.id), machine.look_again(incident, self.now)]
+        times = [machine.due(incident, self.policy.timing), self.hidden_until.get(incident.id), looks.next_look(incident, self.now)]
         if self._is_waiting(incident):
             for route in self.policy.routes_of(incident, run.name):
                 times += [self._last_told(incident) + route.repeat] if route.repeat and not route.observe_only else []

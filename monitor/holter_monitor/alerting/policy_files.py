@@ -85,6 +85,11 @@ class _File:
         return PolicyError(self.path, self.lines.get(near, 1), f"{'.'.join(map(str, place)) or 'the policy'}: {problem}")
 
 
+def chosen(path: Path | None, environ: Mapping[str, str], check: Check) -> Policy:
+    """The policy of `path`; what the environment says where there is none. Raises `PolicyError`, `ValueError`."""
+    return default_policy(environ) if path is None else load(path, environ, check)
+
+
 def load(folder: Path, environ: Mapping[str, str], check: Check) -> Policy:
     """The policy of all `*.yml` in the folder (or of one file), in the order of their names: receivers and lists add up, a word that says one
     thing may stand in one file only. A folder without policies gives the default policy. Raises `PolicyError`."""

@@ -11,14 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from holter_monitor.alerting.policies import Policy, default_policy
-from holter_monitor.alerting.policy_files import PolicyError, load
+from holter_monitor.alerting.policies import Policy
+from holter_monitor.alerting.policy_files import PolicyError, chosen
 from holter_monitor.findings import KINDS, Severity
 from holter_monitor.incidents import Incident
-from holter_monitor.notify import DeliveryFailed, DeliveryRefused
 from holter_monitor.notify.http import client
-from holter_monitor.notify.notice import example
-from holter_monitor.notify.receivers import notifier
+from holter_monitor.notify.receivers import notifier, tried
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0: fine; 2: the policy (or the receiver's name) is wrong; 3: the test message could not be delivered."""
     try:
-        policy = default_policy(os.environ) if arguments.policies is None else load(arguments.policies, os.environ, notifier)
+        policy = chosen(arguments.policies, os.environ, notifier)
     except (PolicyError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -104,12 +102,8 @@ def _test(policy: Policy, arguments: argparse.Namespace) -> int:
         print(f"no receiver is called {arguments.receiver!r}; there are {', '.join(policy.receivers)}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # so that the receiver `log` shows its line
-    problem = None
-    try:
-        with client(allow_private=policy.allow_private) as http:
-            notifier(arguments.receiver, facts).send(example(time.time()), http)
-    except (DeliveryFailed, DeliveryRefused) as error:
-        problem = str(error)
+    with client(allow_private=policy.allow_private) as http:
+        problem = tried(arguments.receiver, facts, http)
     if arguments.json:
         print(json.dumps({"receiver": arguments.receiver, "delivered": problem is None, "problem": problem}))
     else:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from holter_monitor.notify import NOTIFIERS, Notifier
 from holter_monitor.notify.apprise import Apprise
+from holter_monitor.notify.errors import DeliveryFailed, DeliveryRefused
 from holter_monitor.notify.http import client
+from holter_monitor.notify.notice import example
 from holter_monitor.notify.outbox import Outbox, Worker
 
 
@@ -49,3 +53,12 @@ def workers(
         http = client(allow_private=allow_private)
         found.append(Worker(receiver=name, notifier=it, outbox=outbox, http=http, link=link, picture=picture))
     return found
+
+
+def tried(name: str, facts: Mapping[str, Any], http: httpx.Client) -> str | None:
+    """Send a message that says it is a test. The answer is why it was not taken; None where it was."""
+    try:
+        notifier(name, facts).send(example(time.time()), http)
+    except (DeliveryFailed, DeliveryRefused) as error:
+        return str(error)
+    return None
