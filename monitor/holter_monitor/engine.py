@@ -164,7 +164,7 @@ class Engine:
         engine = cls(kept["run"], detectors)
         engine.topology, engine._attempts, engine._aligner = kept["topology"], kept["attempts"], kept["aligner"]
         engine._last, engine._summaries, engine._off = kept["last"], kept["summaries"], kept["off"]
-        engine._first = kept.get("first", [])
+        engine._first = kept["first"]
         engine._stale_rows, engine._pace = kept["stale_rows"], kept["pace"]
         engine._share()
         for detector in engine._detectors:
