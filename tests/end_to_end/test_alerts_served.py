@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,53 @@ def test_the_heartbeat_beats_while_all_is_well_and_stops_with_the_collector(serv
     eventually(lambda: len(to(sink, "/alive")) > beats)
     assert collector.http.get("/readyz").json()["parts"]["alerting"] == "ok"
     assert not to(sink, "/first")  # nobody but the canary's own receiver hears of it
+
+
+def test_the_heartbeat_follows_the_policy(served: tuple[Collector, Path], sink: Sink) -> None:
+    """It is moved, taken away and brought back while the collector runs."""
+    collector, policies = served
+    path, good = policies / "team.yml", (policies / "team.yml").read_text()
+    eventually(lambda: to(sink, "/alive"))
+    path.write_text(good.replace("/alive", "/elsewhere"))
+    eventually(lambda: to(sink, "/elsewhere"))
+    path.write_text("\n".join(line for line in good.splitlines() if "heartbeat" not in line))
+    eventually(lambda: beats_end(sink))
+    assert collector.http.get("/readyz").json()["parts"]["alerting"] == "ok"
+    path.write_text(good.replace("/alive", "/again"))
+    eventually(lambda: to(sink, "/again"))
+    collector.kill()
+    beats = len(to(sink, "/again"))
+    collector.start()  # a new life's canaries are no repetition of those that an earlier life had sent
+    eventually(lambda: len(to(sink, "/again")) > beats + 2)
+
+
+def beats_end(sink: Sink) -> bool:
+    heard = len(sink.calls)
+    time.sleep(2.5)
+    return len(sink.calls) == heard
+
+
+def test_a_restart_while_an_alert_waits_fires_it_at_its_own_time_and_repeats_none(served: tuple[Collector, Path], sink: Sink) -> None:
+    """kill -9 in the hold of a finding that has not been told, and after it has been."""
+    collector, policies = served
+    path, good = policies / "team.yml", (policies / "team.yml").read_text()
+    path.write_text(good + "hold: 8s\n")
+    collector.stop()
+    collector.start()
+    collector.send(ill(collector.new_run("held"), 1, 100))
+    (held,) = eventually(lambda: collector.get("incidents", project="p")["items"])
+    assert held["state"] == "pending" and not to(sink, "/first")
+    collector.kill()
+    time.sleep(1.0)
+    collector.start()
+    due = datetime.fromisoformat(held["created"]).timestamp() + 8.0
+    eventually(lambda: to(sink, "/first"))
+    assert abs(time.time() - due) < 2.0
+    collector.kill()
+    collector.start()
+    eventually(lambda: collector.http.get("/readyz").is_success)
+    time.sleep(2.0)
+    assert len(to(sink, "/first")) == 1
 
 
 def test_advice_rides_in_the_acknowledgement_and_is_audited(served: tuple[Collector, Path]) -> None:

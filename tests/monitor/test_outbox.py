@@ -15,9 +15,12 @@ from holter_monitor.alerting.alerting import Alerting
 from holter_monitor.alerting.policies import Policy
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.notify import DeliveryFailed, DeliveryRefused, Limits, Notice
+from holter_monitor.notify.http import client
 from holter_monitor.notify.outbox import LEASE_SECONDS, Worker
+from holter_monitor.notify.receivers import notifier
 from holter_monitor.store.outbox import SqlOutbox
 from holter_monitor.store.tables import metadata, outbox, runs
+from sink import Answer, Call, Sink
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +188,27 @@ def test_a_thousand_runs_at_once_are_few_messages_that_name_every_run(engine: sa
     named = {member.run_name for notice in chat.got for member in (notice.members or (notice,))}
     assert len(chat.got) <= 20 and len(named) == 1000
     assert sent_at[0] - 1000.0 <= 30
+
+
+def test_a_thousand_pages_go_at_pagerdutys_pace_and_the_most_urgent_first(engine: sa.Engine) -> None:
+    """A key takes 120 events in any minute and says 429 to more; we stay below 100, and it never has to."""
+    clock, at = Clock(), []
+
+    def strict(_: Call) -> Answer:
+        at.append(clock.now)
+        return Answer(202) if sum(clock.now - 60 < earlier for earlier in at) <= 120 else Answer(429, headers={"Retry-After": "30"})
+
+    for number in range(1000):
+        fail(engine, number, clock.now, Severity.WARNING if number < 500 else Severity.CRITICAL)
+    clock.now += 1.0  # the warnings' group wait
+    with Sink(judge=strict) as sink, client(allow_private=True) as http:
+        pager = notifier("pager", {"type": "pagerduty", "routing_key": "k", "url": sink.url})
+        it = Worker(receiver="chat", notifier=pager, outbox=SqlOutbox(engine), http=http, clock=clock)
+        run_for(it, clock, 660)
+    events = [call.json for call in sink.calls]
+    assert [event["payload"]["severity"] for event in events] == ["critical"] * 500 + ["warning"] * 500
+    assert len({event["dedup_key"] for event in events}) == 1000
+    assert max(sum(start <= moment < start + 60 for moment in at) for start in at) <= 105  # the rate, and the burst it may begin with
 
 
 def test_an_unexpected_error_of_a_notifier_loses_nothing(engine: sa.Engine) -> None:

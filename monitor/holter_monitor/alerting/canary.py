@@ -67,6 +67,7 @@ class Canary:
     sent: int = 0
     problem: str | None = "no canary has come through yet"
     """What is wrong with the way through the collector; None if nothing is."""
+    _last: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -81,7 +82,8 @@ class Canary:
 
     def fly(self) -> bool:
         """One canary: whether it came through, and the outside watch knows."""
-        step = (int(time.time()) // STEPS + self.sent) * STEPS  # later lives of the collector go on behind earlier ones
+        self._last = max(int(time.time()), self._last + 1)  # by the clock: later lives of the collector go on behind earlier ones
+        step = self._last * STEPS
         self.sent += 1
         try:
             self.submit(*self._frame(step))
@@ -116,7 +118,7 @@ class Canary:
         now = time.time_ns()
         frame = Frame(
             run=self.run,
-            attempt="canary",
+            attempt=self.boot,  # a clock that was set back makes lower steps of a new life a rewind, not a repetition
             node="collector",
             boot=self.boot,
             seq=self.sent,

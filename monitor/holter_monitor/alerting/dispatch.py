@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -49,16 +50,17 @@ class Dispatch:
             self._outbox.release()  # the directory is ours alone: a lease can only be a killed predecessor's
         self.watch = None if policies is None else PolicyWatch(policies, environ, self.use)
         self.canary: Canary | None = None
+        self._submit: Callable[[Frame, bytes], None] | None = None
 
     def use(self, policy: Policy) -> None:
         """Go on with this policy. Raises `ValueError` and changes nothing if one of its receivers cannot be built."""
         fresh = self._workers(policy)
         self._outbox.fallback = policy.fallback
-        self.alerting.policy = policy
+        before, self.alerting.policy = self.alerting.policy, policy
         self.deliveries.exchange(fresh)
         self._outbox.retire([worker.receiver for worker in fresh], time.time())
-        if self.canary is not None and policy.heartbeat is not None:
-            self.canary.url = policy.heartbeat.url
+        if (before.heartbeat, before.allow_private) != (policy.heartbeat, policy.allow_private):
+            self._arm(policy)
 
     def start(self, submit: Callable[[Frame, bytes], None] | None = None) -> None:
         """`submit` puts a frame where agents' frames go; with it, and a heartbeat in the policy, the dead-man's switch is armed."""
@@ -66,18 +68,27 @@ class Dispatch:
         self.deliveries.start()
         if self.watch is not None:
             self.watch.start()
-        heartbeat = self.alerting.policy.heartbeat
-        if heartbeat is not None and submit is not None:
-            http = client(allow_private=self.alerting.policy.allow_private)
-            parts = {"perch": self._perch, "http": http, "url": heartbeat.url or None, "every": min(heartbeat.every, 30.0)}
-            self.canary = Canary(run=self._canary_run(), submit=submit, sweep=self._sweep, **parts)  # type: ignore[arg-type]
-            self.canary.start()
+        self._submit = submit
+        self._arm(self.alerting.policy)
 
     def stop(self, timeout: float) -> None:
         for part in (self.canary, self.watch):
             if part is not None:
                 part.stop()
         self.deliveries.stop(timeout)
+
+    def _arm(self, policy: Policy) -> None:
+        """The dead-man's switch as this policy wants it; a switch that another policy wanted is let go."""
+        if self.canary is not None:
+            self.canary.stop()
+            self.canary = None
+        if policy.heartbeat is None or self._submit is None:
+            return
+        http = client(allow_private=policy.allow_private)
+        beat = {"url": policy.heartbeat.url or None, "every": min(policy.heartbeat.every, 30.0)}
+        run = self._canary_run()
+        self.canary = Canary(run=run, submit=self._submit, sweep=partial(self._sweep, run), perch=self._perch, http=http, **beat)  # type: ignore[arg-type]
+        self.canary.start()
 
     @property
     def problem(self) -> str | None:
@@ -100,14 +111,13 @@ class Dispatch:
             row, _ = runs.find_or_create(connection, {"project": CANARY_PROJECT, "name": "canary", "world_size": 1}, time.time())
             return str(row["id"])
 
-    def _sweep(self) -> None:
+    def _sweep(self, run: str) -> None:
         """A canary every half minute leaves no trace that is older than ten minutes."""
         old = time.time() - SWEEP_SECONDS
         with self._control.write() as connection:
             gone = sa.select(incidents.c.id).where(incidents.c.project == CANARY_PROJECT, incidents.c.updated_at < old)
             connection.execute(outbox.delete().where(outbox.c.incident.in_(gone)))
             connection.execute(incidents.delete().where(incidents.c.id.in_(gone)))
-            run = self.canary.run if self.canary is not None else ""
             for table in (step_summaries, step_rollups):
                 connection.execute(table.delete().where(table.c.run == run, table.c.at < old))
             connection.execute(run_events.delete().where(run_events.c.run == run, run_events.c.at < old))

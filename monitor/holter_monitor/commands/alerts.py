@@ -103,7 +103,7 @@ def _test(policy: Policy, arguments: argparse.Namespace) -> int:
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # so that the receiver `log` shows its line
     with client(allow_private=policy.allow_private) as http:
-        problem = tried(arguments.receiver, facts, http)
+        problem = tried(arguments.receiver, facts, http, allow_private=policy.allow_private)
     if arguments.json:
         print(json.dumps({"receiver": arguments.receiver, "delivered": problem is None, "problem": problem}))
     else:

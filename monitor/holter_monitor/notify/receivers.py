@@ -18,8 +18,11 @@ from holter_monitor.notify.notice import example
 from holter_monitor.notify.outbox import Outbox, Worker
 
 
-def notifier(name: str, facts: Mapping[str, Any]) -> Notifier:
-    """The notifier of one receiver. Raises `ValueError` that names receiver, field and remedy, never the value: it may be a secret."""
+def notifier(name: str, facts: Mapping[str, Any], *, allow_private: bool = False) -> Notifier:
+    """The notifier of one receiver. `allow_private` is for those that make connections of their own.
+
+    Raises `ValueError` that names receiver, field and remedy, never the value: it may be a secret.
+    """
     facts = dict(facts)
     kind = str(facts.pop("type", None))
     if kind not in NOTIFIERS:
@@ -29,7 +32,8 @@ def notifier(name: str, facts: Mapping[str, Any]) -> Notifier:
     if unknown:
         raise ValueError(f"receivers.{name}.{unknown[0]}: a {kind} receiver has no such word; it has {', '.join(sorted(known)) or 'none'}")
     try:
-        return TypeAdapter(NOTIFIERS[kind]).validate_python(facts)
+        made = TypeAdapter(NOTIFIERS[kind]).validate_python(facts)
+        return replace(made, allow_private=True) if allow_private and isinstance(made, Apprise) else made
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -47,18 +51,16 @@ def workers(
     """One worker for each receiver, each with an HTTP client of its own. `picture` draws the evidence of an incident."""
     found = []
     for name, facts in receivers.items():
-        it = notifier(name, facts)
-        if allow_private and isinstance(it, Apprise):
-            it = replace(it, allow_private=True)
+        made = notifier(name, facts, allow_private=allow_private)
         http = client(allow_private=allow_private)
-        found.append(Worker(receiver=name, notifier=it, outbox=outbox, http=http, link=link, picture=picture))
+        found.append(Worker(receiver=name, notifier=made, outbox=outbox, http=http, link=link, picture=picture))
     return found
 
 
-def tried(name: str, facts: Mapping[str, Any], http: httpx.Client) -> str | None:
+def tried(name: str, facts: Mapping[str, Any], http: httpx.Client, *, allow_private: bool) -> str | None:
     """Send a message that says it is a test. The answer is why it was not taken; None where it was."""
     try:
-        notifier(name, facts).send(example(time.time()), http)
+        notifier(name, facts, allow_private=allow_private).send(example(time.time()), http)
     except (DeliveryFailed, DeliveryRefused) as error:
         return str(error)
     return None

@@ -23,7 +23,7 @@ def look(names: Sequence[str], policies: Path | None, environment: Mapping[str, 
                     what=what, mark="fail", found="the policy has none of this name", remedy=f"it has {', '.join(policy.receivers)}"
                 )
                 continue
-            problem = tried(name, policy.receivers[name], http)
+            problem = tried(name, policy.receivers[name], http, allow_private=policy.allow_private)
             if problem is None:
                 yield Check(what=what, mark="ok", found="took a test message")
             else:
