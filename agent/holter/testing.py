@@ -46,6 +46,8 @@ class CollectorStandIn:
         """`(monotonic time, path, Authorization)` of every request."""
         self.script: dict[str, list[Reply]] = {"/api/v1/runs": [], "/api/v1/frames": []}
         self.advice: dict[str, Any] = {}
+        self.stacks_asked: dict[str, Any] = {}
+        """A request for stacks, as it rides in every acknowledgement."""
         self.max_body_bytes = 0
         self._changed = threading.Condition()
         self._server: ThreadingHTTPServer | None = None
@@ -148,7 +150,8 @@ class CollectorStandIn:
             self.repeats += 1
         else:
             self.frames.append(frame)
-        return Reply(200, body=json.dumps({"ack": frame.seq, **({"advice": self.advice} if self.advice else {})}).encode())
+        asked = {"advice": self.advice, "stacks": self.stacks_asked}
+        return Reply(200, body=json.dumps({"ack": frame.seq, **{key: value for key, value in asked.items() if value}}).encode())
 
 
 def _handler(collector: CollectorStandIn) -> type[BaseHTTPRequestHandler]:

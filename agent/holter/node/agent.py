@@ -15,14 +15,14 @@ from holter import __version__
 from holter.frame import NO_STEP, NODE_RANK
 from holter.node.harvest import Pace
 from holter.node.peaks import flops_ratio, model
-from holter.node.process import ProcessWatch, ending_of, is_stopped
+from holter.node.process import ProcessWatch, ending_of
 from holter.node.reader import RingError, RingReader
 from holter.node.sampling import Sampling
 from holter.node.shipper import Destination, Shipper
 from holter.node.spool import Spool
-from holter.node.stacks import ask_flight_recorder, signal_number, stacks_of
 from holter.node.sweep import sweep
 from holter.node.watched import WatchedRank, WatchedRun, place
+from holter.node.witness import Witness
 from holter.ring import State, Word
 from holter.samplers import NODE, Sample, samplers
 from holter.settings import Settings, private_folder
@@ -42,6 +42,7 @@ class NodeAgent:
         self._settings, self._rings, self._is_service = settings, rings, is_service
         self._spools = self._spool_root()
         self._runs: dict[tuple[str, str, str], WatchedRun] = {}
+        self._witnesses: list[Witness] = []
         self._known: dict[Path, WatchedRank] = {}
         self._leftovers: list[Destination] = []
         self.is_stopping = False
@@ -91,7 +92,8 @@ class NodeAgent:
             self._synced_at = now
             for run in self._runs.values():
                 run.destination.spool.sync()
-                self._watch_progress(run)
+            for witness in self._witnesses:
+                witness.look()
             self._drop_shipped_leftovers()
         if any(run.ranks for run in self._runs.values()):
             self._idle_since = now
@@ -134,6 +136,7 @@ class NodeAgent:
             node = str(meta.get("node") or "node")
             run = WatchedRun(about, key[2], node, self._destination(about))
             self._runs[key] = run
+            self._witnesses.append(Witness(run))
             run.say("agent_started", None, version=__version__, ranks=[])
         return self._runs[key]
 
@@ -201,32 +204,6 @@ class NodeAgent:
         ring.path.with_suffix(".stacks").unlink(missing_ok=True)
         ring.close()
 
-    def _watch_progress(self, run: WatchedRun) -> None:
-        """Hangs and their ends. The stacks of all ranks of the node go with the first rank that hangs, grouped."""
-        now = time.monotonic_ns()
-        stacks: list[dict[str, object]] | None = None
-        for rank in run.ranks:
-            told = rank.progress.look(rank.ring, now, is_stopped=(stopped := is_stopped(rank.process.pid)))
-            if told is None:
-                continue
-            word, seconds = told
-            attrs: dict[str, Any] = {"seconds": round(seconds, 1), "phase": rank.progress.phase_name()}
-            if word == "rank_hung":
-                attrs |= {"stopped": True, "phase": "a stopped process (SIGSTOP or a debugger)"} if stopped else {}
-                attrs["stacks"] = [] if stacks is not None else self._stacks(run)
-                stacks = attrs["stacks"] if stacks is None else stacks
-                pipe = rank.ring.meta.get("flight_recorder_pipe")
-                attrs["flight_recorder_asked"] = bool(pipe) and ask_flight_recorder(str(pipe))
-            run.say(word, rank.ring.rank, rank.pace.step, **attrs)
-
-    def _stacks(self, run: WatchedRun) -> list[dict[str, object]]:
-        dumps = {}
-        for rank in run.ranks:
-            number = signal_number(str(rank.ring.meta.get("stack_signal") or ""))
-            if number is not None:
-                dumps[rank.ring.rank] = (number, rank.ring.path.with_suffix(".stacks"))
-        return stacks_of({rank.ring.rank: rank.process.pid for rank in run.ranks}, dumps)
-
     # -- samples ---------------------------------------------------------------------------------------------------------------
 
     def _take_sample(self, sample: Sample) -> None:
@@ -281,6 +258,8 @@ class NodeAgent:
         return [*self._leftovers, *{id(run.destination): run.destination for run in self._runs.values()}.values()]
 
     def _end(self) -> None:
+        for witness in self._witnesses:
+            witness.tell()
         for run in self._runs.values():
             if run.ranks or self.is_stopping:
                 run.say("agent_stopped", None, version=__version__, ranks=[rank.ring.rank for rank in run.ranks])

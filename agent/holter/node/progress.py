@@ -28,6 +28,8 @@ class Progress:
     longest: dict[Phase, float] = field(default_factory=dict)
     steps: int = 0
     is_hung: bool = False
+    quiet_seconds: float = 0.0
+    """Without progress, as of the last look."""
     _last_row_ns: int = 0
     _phase: Phase = Phase.START
     _phase_since_ns: int = 0
@@ -56,7 +58,7 @@ class Progress:
                 self._note(self._phase, (since - self._phase_since_ns) / 1e9)
             self._phase, self._phase_since_ns = phase, since
         newest = max(self._last_row_ns, since, words[Word.REACHED_AT], words[Word.CLOCK])
-        quiet = (now_ns - newest) / 1e9
+        quiet = self.quiet_seconds = (now_ns - newest) / 1e9
         limit = STOPPED_SECONDS if is_stopped else self.limit(phase)
         if self.is_hung and quiet < limit and not is_stopped:
             self.is_hung = False

@@ -73,6 +73,8 @@ class Destination:
     run_id: str = ""
     advice: dict[str, Any] = field(default_factory=dict)
     """What the collector last advised; the agent's loop shows it to the ranks."""
+    stacks_asked: dict[str, Any] = field(default_factory=dict)
+    """The newest request for stacks, `{"id": …}`."""
     not_before: float = 0.0
     """Monotonic time before which this run is left alone, so that one the collector does not want holds up no other."""
     refused: dict[str, int] = field(default_factory=dict)
@@ -203,6 +205,9 @@ class Shipper(threading.Thread):
         advice = field_of(body, "advice")
         if isinstance(advice, dict):
             destination.advice = advice
+        asked = field_of(body, "stacks")
+        if isinstance(asked, dict):
+            destination.stacks_asked = asked
         return 0.0
 
     def _settle(self, destination: Destination, record: Record, refused: Sequence[Frame] = ()) -> None:

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SECONDS = 10.0
+"""For one rank."""
+ALL_SECONDS = 40.0
+"""For all of a node; ranks beyond it are told by the kernel's word alone."""
 MAX_STACK = 8_000
 
 
@@ -20,22 +23,24 @@ def stacks_of(pids: Mapping[int, int], dumps: Mapping[int, tuple[int, Path]] | N
     """The stacks of ranks (`{rank: pid}`), equal ones together: `[{"ranks": [...], "stack": "..."}]`, the smallest group first, for the
     rank that stands elsewhere is the one to look at. `dumps` gives a rank's signal and file for those that allowed one."""
     groups: dict[str, list[int]] = {}
+    until = time.monotonic() + ALL_SECONDS
     for rank, pid in pids.items():
-        text = by_py_spy(pid)
-        if not text and dumps and rank in dumps:
+        left = until - time.monotonic()
+        text = by_py_spy(pid, min(SECONDS, left)) if left > 0 else ""
+        if not text and left > 0 and dumps and rank in dumps:
             text = by_signal(pid, *dumps[rank])
         groups.setdefault(text or by_kernel(pid), []).append(rank)
     return [{"ranks": ranks, "stack": stack} for stack, ranks in sorted(groups.items(), key=lambda item: (len(item[1]), item[1]))]
 
 
-def by_py_spy(pid: int) -> str:
+def by_py_spy(pid: int, seconds: float = SECONDS) -> str:
     """The main thread's frames; empty where py-spy is not there or may not look."""
     program = shutil.which("py-spy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if program is None:
         return ""
     try:
         done = subprocess.run(
-            [program, "dump", "--nonblocking", "--pid", str(pid)], capture_output=True, text=True, timeout=SECONDS, check=False
+            [program, "dump", "--nonblocking", "--pid", str(pid)], capture_output=True, text=True, timeout=seconds, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return ""
@@ -56,6 +61,8 @@ def main_thread(text: str) -> str:
 
 def by_signal(pid: int, number: int, path: Path) -> str:
     """What `faulthandler` writes when it gets the signal that the operator named in HOLTER_STACK_SIGNAL."""
+    if not is_caught(pid, number):
+        return ""  # registered once and no longer, as after an exec: the signal would end the process
     with contextlib.suppress(OSError):
         before = path.stat().st_size
         os.kill(pid, number)
@@ -67,6 +74,15 @@ def by_signal(pid: int, number: int, path: Path) -> str:
             file.seek(before)
             return _most_recent(file.read())[:MAX_STACK]
     return ""
+
+
+def is_caught(pid: int, number: int) -> bool:
+    """Whether the process has a handler for the signal."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 def _most_recent(text: str) -> str:
