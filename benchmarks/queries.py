@@ -35,12 +35,12 @@ def fill(store: DuckDbStore, run: str, ranks: int, steps: int) -> None:
     """Rows in the order in which they would have arrived, step by step."""
     catalog, write = store._catalog, store._writer
     write.execute("BEGIN")
-    catalog.place(write, run, dict.fromkeys(METRICS, "<f4"))
+    ((table, _),) = catalog.place(write, run, dict.fromkeys(METRICS, "<f4"))[0].items()
     catalog.numbers(write, "attempts", run, ["a1"])
     catalog.numbers(write, "nodes", run, [f"node-{number:05}" for number in range(max(1, ranks // 8))])
     values = ", ".join(f"(2.5 + random() * 0.1)::FLOAT AS m{number}" for number in range(len(METRICS)))
     write.execute(
-        f"INSERT INTO {catalog.table(run)} BY NAME SELECT 1::INTEGER AS attempt, (i % {ranks} // 8 + 1)::INTEGER AS node, (i % {ranks})::INTEGER AS rank, "
+        f"INSERT INTO {table} BY NAME SELECT 1::INTEGER AS attempt, (i % {ranks} // 8 + 1)::INTEGER AS node, (i % {ranks})::INTEGER AS rank, "
         f"i // {ranks} AS step, {T0} + (i // {ranks}) * 1000000000 AS time_ns, {values} FROM range({ranks * steps}) t(i)"
     )
     write.execute("COMMIT")

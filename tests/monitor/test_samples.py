@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from holter.frame import Column, Frame, decode, encode
+from holter_monitor.store.catalog import COLUMNS
 from holter_monitor.store.ports import Entry, Window
 from holter_monitor.store.queries_duckdb import DuckDbQueries
+from holter_monitor.store.retention_duckdb import DuckDbStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,6 +122,37 @@ def test_metrics_beyond_the_limit_are_counted_not_stored(tmp_path):
     store = DuckDbQueries(tmp_path / "s.duckdb", metrics_per_run=3)
     assert store.write([entry(1, {f"m{i}": [1.0, 2.0] for i in range(5)})]) == 4
     assert store.metrics("r") == ["m0", "m1", "m2"]
+    store.close()
+
+
+def test_many_metrics_lie_in_sheets_and_are_found_there(tmp_path):
+    """As many as come at once, one after another, from frames of different metrics; also after reopening."""
+    path, names = tmp_path / "s.duckdb", [f"m{number}" for number in range(2 * COLUMNS + 50)]
+    store = DuckDbStore(path)
+    store.write([entry(1, {"loss": [1.0, 2.0]}), *(entry(2 + at, {name: [float(at), 0.5]}) for at, name in enumerate(names[:20]))])
+    store.write([entry(40, {name: [float(at), 0.5] for at, name in enumerate(names)}), entry(41, {"late": [7.0, 8.0]})])
+    store.close()
+    store = DuckDbStore(path)
+    store.write([entry(42, {"loss": [3.0, 4.0], names[-1]: [9.0, 9.0]})])
+    assert len(store.catalog.tables("r")) == 4
+    assert values(store, "loss") == [(1, 0, 1.0), (1, 1, 2.0), (42, 0, 3.0), (42, 1, 4.0)]
+    assert values(store, names[5])[:1] == [(7, 0, 5.0)] and values(store, names[200])[:1] == [(40, 0, 200.0)]
+    assert values(store, names[-1])[2:] == [(42, 0, 9.0), (42, 1, 9.0)] and values(store, "late") == [(41, 0, 7.0), (41, 1, 8.0)]
+    assert not store.lone_rank("r") and store.oldest_ns("r") == 1
+    assert store.drop("r", before_ns=10**18) == 2 * (21 + 4 + 1 + 2), "frames times the sheets that they touch"
+    assert store.oldest_ns("r") is None
+    store.close()
+
+
+def test_a_file_from_before_the_sheets_goes_on(tmp_path):
+    path = tmp_path / "s.duckdb"
+    store = DuckDbStore(path)
+    store.write([entry(1, {"loss": [1.0, 2.0]})])
+    store._writer.execute("ALTER TABLE metrics DROP COLUMN sheet")
+    store.close()
+    store = DuckDbStore(path)
+    store.write([entry(2, {"loss": [3.0, 4.0], "lr": [0.1, 0.1]})])
+    assert [value for *_, value in values(store, "loss")] == [1.0, 2.0, 3.0, 4.0]
     store.close()
 
 

@@ -6,7 +6,7 @@ a column is a stride through it. Frames of many shapes go metric by metric.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,10 @@ class Block:
     @property
     def nodes(self) -> list[str]:
         return [entry.frame.node for entry in self.entries]
+
+    def having(self, metrics: Collection[str]) -> Block:
+        """The frames in which one of the metrics is."""
+        return Block([entry for entry in self.entries if any(name in metrics for name in _types(entry.frame))], self.types)
 
     def table(self, attempts: Mapping[str, int], nodes: Mapping[str, int], columns: Mapping[str, str]) -> pa.Table:
         """The Arrow table to insert: the keys, then each metric under its column's name."""

@@ -37,27 +37,29 @@ class DuckDbQueries(DuckDbSamples):
         return self.catalog.names("nodes", run)
 
     def ranks(self, run: str, metric: str, window: Window, ranks: Sequence[int] | None = None) -> Rows:
-        column = self.catalog.column(run, metric)
-        if column is None:
+        found_at = self.catalog.find(run, metric)
+        if found_at is None:
             return Rows(*(np.empty(0, np.int64) for _ in range(6)))
+        points, column = found_at
         where, values = self._where(run, column, window)
         if ranks is not None:
             where += f" AND rank IN ({', '.join('?' * len(ranks))})"
             values += ranks
         found = self._fetch(
-            f"SELECT attempt, node, rank, step, time_ns, {column} AS value FROM {self.catalog.table(run)} WHERE {where}",  # noqa: S608
+            f"SELECT attempt, node, rank, step, time_ns, {column} AS value FROM {points} WHERE {where}",  # noqa: S608
             values,
         )
         keep = _newest(found["time_ns"], found["node"], found["rank"], found["step"], found["attempt"])  # every one, nearly always
         return Rows(*(np.asarray(found[name][keep]) for name in ("attempt", "node", "rank", "step", "time_ns", "value")))
 
     def cells(self, run: str, metric: str, window: Window) -> Cells:
-        column = self.catalog.column(run, metric)
-        if column is None:
+        found_at = self.catalog.find(run, metric)
+        if found_at is None:
             return Cells(*(np.empty(0, np.int64) for _ in range(4)))
+        points, column = found_at
         where, values = self._where(run, column, window)
         found = self._fetch(
-            f"SELECT node, rank, step, {column} AS value FROM {self.catalog.table(run)} WHERE {where} AND rank >= 0",  # noqa: S608
+            f"SELECT node, rank, step, {column} AS value FROM {points} WHERE {where} AND rank >= 0",  # noqa: S608
             values,
         )
         if _are_distinct(found["rank"], found["step"]):
@@ -67,9 +69,10 @@ class DuckDbQueries(DuckDbSamples):
         return Cells(rows.node[own], rows.rank[own], rows.step[own], rows.value[own])
 
     def aggregate(self, run: str, metric: str, window: Window, *, how: str, groups: dict[int, int] | None = None) -> Aggregates:
-        column = self.catalog.column(run, metric)
-        if column is None:
+        found_at = self.catalog.find(run, metric)
+        if found_at is None:
             return Aggregates(*(np.empty(0, np.int64) for _ in range(6)))
+        points, column = found_at
         where, values = self._where(run, column, window)
         cursor = self.cursor()
         group, join = "0", ""
@@ -80,7 +83,7 @@ class DuckDbQueries(DuckDbSamples):
         sql = (
             f"SELECT attempt, step, {group} AS grp, min(time_ns) AS time_ns, {AGGREGATES[how]} AS value, count(value) AS n FROM "  # noqa: S608
             f"(SELECT attempt, rank, step, time_ns, CASE WHEN isfinite({column}::DOUBLE) THEN {column} END AS value "
-            f"FROM {self.catalog.table(run)} WHERE {where}) {join} GROUP BY ALL ORDER BY attempt, step, grp"
+            f"FROM {points} WHERE {where}) {join} GROUP BY ALL ORDER BY attempt, step, grp"
         )
         found = self._fetch(sql, values, cursor)
         return Aggregates(
@@ -94,16 +97,19 @@ class DuckDbQueries(DuckDbSamples):
 
     def lone_rank(self, run: str) -> bool:
         """Whether all rows are of one rank: then there is nothing to aggregate, and a million steps need no grouping."""
-        if not self.catalog.has(run):
-            return False
-        row = self.cursor().execute(f"SELECT min(rank) = max(rank) FROM {self.catalog.table(run)}").fetchone()  # noqa: S608
-        return bool(row and row[0])
+        return len({*self._of_all(run, "min(rank)"), *self._of_all(run, "max(rank)")}) == 1
+
+    def _of_all(self, run: str, what: str) -> list[Any]:
+        """An aggregate of each sheet of the run in which there is something."""
+        found = [self.cursor().execute(f"SELECT {what} FROM {points}").fetchone() for points in self.catalog.tables(run)]  # noqa: S608
+        return [row[0] for row in found if row is not None and row[0] is not None]
 
     def last_step(self, run: str, metric: str) -> int | None:
-        column = self.catalog.column(run, metric)
-        if column is None:
+        found_at = self.catalog.find(run, metric)
+        if found_at is None:
             return None
-        row = self.cursor().execute(f"SELECT max(step) FROM {self.catalog.table(run)} WHERE {column} IS NOT NULL").fetchone()  # noqa: S608
+        points, column = found_at
+        row = self.cursor().execute(f"SELECT max(step) FROM {points} WHERE {column} IS NOT NULL").fetchone()  # noqa: S608
         return None if row is None or row[0] is None else int(row[0])
 
     def _where(self, run: str, column: str, window: Window) -> tuple[str, list[Any]]:

@@ -23,24 +23,21 @@ class DuckDbStore(DuckDbQueries):
         return self._delete(run, "true", [], before_ns, ())
 
     def _delete(self, run: str, what: str, values: list[Any], before_ns: int, keep: Sequence[tuple[int, int]]) -> int:
-        if not self.catalog.has(run):
-            return 0
         where = f"time_ns < ? AND {what}" + " AND step NOT BETWEEN ? AND ?" * len(keep)
         bounds = [step for window in keep for step in window]
+        return sum(self._delete_from(points, where, [before_ns, *values, *bounds]) for points in self.catalog.tables(run))
+
+    def _delete_from(self, points: str, where: str, values: list[Any]) -> int:
         with self._writing:
             try:
-                sql = f"DELETE FROM {self.catalog.table(run)} WHERE {where}"  # noqa: S608
-                row = self._writer.execute(sql, [before_ns, *values, *bounds]).fetchone()
+                row = self._writer.execute(f"DELETE FROM {points} WHERE {where}", values).fetchone()  # noqa: S608
             except duckdb.Error as error:
                 raise Unavailable(f"old points cannot be forgotten now: {error}") from error
         return int(row[0]) if row else 0
 
     def oldest_ns(self, run: str) -> int | None:
         """When the run's oldest point was taken."""
-        if not self.catalog.has(run):
-            return None
-        row = self.cursor().execute(f"SELECT min(time_ns) FROM {self.catalog.table(run)}").fetchone()  # noqa: S608
-        return None if row is None or row[0] is None else int(row[0])
+        return min(map(int, self._of_all(run, "min(time_ns)")), default=None)
 
     def runs(self) -> list[str]:
         return self.catalog.runs()

@@ -1,6 +1,6 @@
-"""The embedded sample store: a DuckDB file with one wide table a run, a column a metric.
+"""The embedded sample store: a DuckDB file with wide tables for each run, a column a metric.
 
-A run of its own table, so that dropping a run is dropping a table and a query never wades through other runs. Columns bear numbers, not the
+A run of its own tables, so that dropping a run is dropping tables and a query never wades through other runs. Columns bear numbers, not the
 metrics' names: DuckDB folds case (`Loss` and `loss` would be one), and a name from outside never becomes SQL. A new metric is an ALTER TABLE ADD COLUMN,
 which touches only the catalog. NULL is "not logged", NaN is NaN.
 """
@@ -59,15 +59,15 @@ class DuckDbSamples:
 
     def _insert(self, run: str, block: Block) -> int:
         """How many values found no room."""
-        columns, surplus = self._catalog.place(self._writer, run, block.types)
+        tables, surplus = self._catalog.place(self._writer, run, block.types)
         attempts = self._catalog.numbers(self._writer, "attempts", run, block.attempts)
         nodes = self._catalog.numbers(self._writer, "nodes", run, block.nodes)
-        batch = block.table(attempts, nodes, columns)
-        self._writer.register("batch", batch)
-        try:
-            self._writer.execute(f"INSERT INTO {self._catalog.table(run)} BY NAME SELECT * FROM batch")  # noqa: S608  numbers only
-        finally:
-            self._writer.unregister("batch")
+        for table, columns in tables.items():
+            self._writer.register("batch", block.having(columns).table(attempts, nodes, columns))
+            try:
+                self._writer.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch")  # noqa: S608  numbers only
+            finally:
+                self._writer.unregister("batch")
         return sum(_count(entry.frame.metrics.get(name)) for name in surplus for entry in block.entries)
 
     @contextmanager
