@@ -8,6 +8,7 @@ The cases and the scoring rule are `detbench/` of the shared folder: `$HOLTER_SH
 
 What counts as an alert: the first finding of an identity with severity warning or higher, and each later rise of its severity: that is what
 sends a notice. How our kinds are read as the benchmark's stands in `READ_AS`. A record that nobody advances in (a hang, a pause) is a heartbeat, 15 s.
+The labelled traces are shown as a scan sees them: with the samples a second and the step time from the clock that the benchmark leaves out.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from holter.frame import Column, Frame
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.engine import Engine
 from holter_monitor.findings import Finding, Severity
+from holter_monitor.imports.sequence import Clock
 from holter_monitor.stream.steps import RunFacts, Step
 
 METRICS = {
     "step_time_s": "step_time_seconds",
     "tokens_per_s": "tokens_per_second",
+    "samples_per_s": "samples_per_second",
     "data_time_s": "data_wait_seconds",
     "mem_bytes": "process_memory_rss_bytes",
 }
@@ -161,6 +164,28 @@ def of_ranks(case: dict[str, Any], engine: Engine, ranks: int) -> Iterator[list[
         yield engine.feed(frame, now) + engine.tick(now)
 
 
+def show_the_clock(case: dict[str, Any], cases: Any) -> None:
+    """Adds what the trace's file tells of the pace and the benchmark's case does not: samples a second, and the step time that its clock gives."""
+    scope = next(each["meta"].get("scope") for each in cases.ext_index() if f"L_{each['id']}" == case["id"])
+    if scope and "throughput" not in scope:
+        return
+    columns, records = cases.load(case["fn"]), len(case["step"])
+    if "samples_per_s" in columns:
+        case["cols"].setdefault("samples_per_s", columns["samples_per_s"].to_numpy(float)[:records])
+    if "time_s" in columns and "step_time_s" not in case["cols"]:
+        case["cols"]["step_time_s"] = np.array(list(_step_times(case["step"], columns["time_s"].to_numpy(float)[:records])))
+
+
+def _step_times(steps: Any, times: Any) -> Iterator[float]:
+    clock, before = Clock(), -1
+    for step, time_s in zip(steps.tolist(), times.tolist(), strict=True):
+        if step < before:
+            clock = Clock()
+        before = step
+        seconds = clock.step_time(step, time_s if np.isfinite(time_s) else None)
+        yield float("nan") if seconds is None else seconds
+
+
 def _column(values: Any) -> Column | None:
     present = np.isfinite(values)
     return Column(np.asarray(values, np.float64), None if present.all() else present) if present.any() else None
@@ -184,6 +209,8 @@ def measure(chosen: list[Any], arguments: argparse.Namespace) -> dict[str, Any]:
         for case in cases.all_cases("dev", (tier,)):
             if arguments.only and not re.search(arguments.only, case["id"]):
                 continue
+            if tier == "labelled":
+                show_the_clock(case, cases)
             alerts, seconds, _ = run_case(case, cases, score.Alert, chosen)
             scored = score.score_case(case, alerts)
             results["cases"][tier].append(scored)
