@@ -6,14 +6,16 @@ import http.client
 import socket
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from holter.frame import Column, Frame, encode
+from holter.frame import Column, Frame, decode, encode
+from holter.node.backoff import LONGEST_RETRY_AFTER, SPREAD, Backoff
 from holter.node.envelope import parts
 from holter.node.records import Class
-from holter.node.shipper import LONGEST_RETRY_AFTER, SPREAD, Backoff, Destination, Shipper
+from holter.node.shipper import Destination, Shipper
 from holter.node.spool import Spool
 from holter.node.transport import Transport
 from holter.settings import Settings
@@ -72,7 +74,7 @@ def until(condition, seconds=20.0):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("holter.node.shipper.FIRST_DELAY", 0.05)
+    monkeypatch.setattr("holter.node.backoff.FIRST_DELAY", 0.05)
 
 
 BAD = {
@@ -111,15 +113,48 @@ def test_a_malformed_frame_is_put_aside_and_the_others_go_on(collector, ship, sp
     until(lambda: spool.is_empty)
     assert [step for step, _ in collector.points("loss")] == list(range(4, 12))
     assert len(list((tmp_path / "quarantine").glob("*.frame"))) == 1
-    assert destination.take_refused() == {"frame_refused": 4}
+    assert declared(collector) == {"frame_refused": 4} and destination.take_untold() == {}
+
+
+class Strict(CollectorStandIn):
+    """Refuses every frame with a row or an event, and if it is to be deaf, every frame; for good."""
+
+    def __init__(self, status, *, is_deaf):
+        super().__init__()
+        self.status, self.is_deaf = status, is_deaf
+
+    def _ingest(self, body):
+        found = decode(body)
+        return Reply(self.status) if self.is_deaf or found.rows or found.events else super()._ingest(body)
+
+
+@pytest.mark.parametrize("is_deaf", [False, True], ids=["hears of losses", "hears nothing"])
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
+def test_losses_that_a_refused_frame_had_declared_are_declared_again(ship, spool, status, is_deaf):
+    """What was lost is lost once, whatever the collector answers: told in the frame's place, or kept for the run's next frame."""
+    with Strict(status, is_deaf=is_deaf).serving() as collector:
+        spool.append(Class.POINTS, encode(replace(frame(9), dropped={"ring_full": 7, "frame_refused": 1})), rows=4)
+        shipper, destination = ship(collector.url, count=1)
+        until(lambda: spool.is_empty)
+        told, kept = declared(collector), destination.take_untold()
+        assert {**told, **kept} == {"ring_full": 7, "frame_refused": 9} and not (told and kept)
+        assert bool(kept) is is_deaf and shipper.acked_rows == 0 and collector.points("loss") == []
+
+
+@pytest.mark.parametrize("where", [b"{", b'"events":[]', b'"dropped":{}'])
+def test_a_frame_that_is_damaged_is_counted_and_holds_nothing_up(collector, ship, spool, where):
+    """Its header says nothing, or something else: what the spool knows of it is counted."""
+    spool.append(Class.POINTS, encode(frame(9)).replace(where, b"\xff" * len(where), 1), rows=4, events=1)
+    _, destination = ship(collector.url, count=2)
+    until(lambda: spool.is_empty)
+    assert [step for step, _ in collector.points("loss")] == list(range(8))
+    assert destination.take_untold() == {"frame_damaged": 5}
 
 
 class Poisoned(CollectorStandIn):
     """Cannot take step 6."""
 
     def _ingest(self, body):
-        from holter.frame import decode
-
         return Reply(422) if 6 in decode(body).step else super()._ingest(body)
 
 
@@ -129,12 +164,13 @@ def test_one_poisoned_row_costs_one_row(ship, spool):
         _, destination = ship(collector.url)
         until(lambda: spool.is_empty)
         assert [step for step, _ in collector.points("loss")] == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
-        assert destination.take_refused() == {"frame_refused": 1}
-        assert len(collector.requests) < 12
+        assert declared(collector) == {"frame_refused": 1} and destination.take_untold() == {}
+        assert len(collector.requests) < 13
 
 
 def declared(collector):
-    return sum(sum(frame.dropped.values()) for frame in collector.frames)
+    """What the collector was told of as lost, by reason."""
+    return dict(sum((Counter(frame.dropped) for frame in collector.frames), Counter()))
 
 
 def test_rows_that_are_refused_are_not_acknowledged_as_well(ship, spool):
@@ -145,10 +181,8 @@ def test_rows_that_are_refused_are_not_acknowledged_as_well(ship, spool):
         shipper, destination = ship(collector.url, count=1)
         until(lambda: spool.is_empty)
         assert sorted(step for step, _ in collector.points("loss")) == [0, 1, 2, 3, 4, 5, 7]
-        refused = destination.take_refused()
-        assert refused == {"frame_refused": 2}
-        assert shipper.acked_rows + refused["frame_refused"] == 9
-        assert declared(collector) == 12
+        assert declared(collector) == {"frame_refused": 2, "ring_full": 12} and destination.take_untold() == {}
+        assert shipper.acked_rows + 2 == 9
 
 
 class Unsteady(Poisoned):
@@ -161,10 +195,10 @@ class Unsteady(Poisoned):
 
 def test_a_split_frame_that_has_to_come_again_is_counted_once(ship, spool, tmp_path):
     with Unsteady().serving() as collector:
-        shipper, destination = ship(collector.url)
+        shipper, _ = ship(collector.url)
         until(lambda: spool.is_empty)
         assert sorted(step for step, _ in collector.points("loss")) == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
-        assert destination.take_refused() == {"frame_refused": 1} and shipper.acked_rows == 11
+        assert declared(collector) == {"frame_refused": 1} and shipper.acked_rows == 11
         assert len(list((tmp_path / "quarantine").glob("*.frame"))) == 1 and collector.repeats > 0
 
 

@@ -114,6 +114,18 @@ def test_records_of_a_life(control, run):
         assert records.committed(connection) == 2
 
 
+def test_what_frames_declare_lost_is_summed(control, run):
+    """Each frame tells what was lost since the one before; a frame that declares nothing takes nothing back."""
+    record = records.Records()
+    batches = [[entry(1, run, dropped={"ring_full": 7}), entry(2, run, dropped={"ring_full": 1, "frame_refused": 4})], [entry(3, run)]]
+    for entries in [*batches, [entry(4, run, dropped={"frame_refused": 2})], [entry(5, run)]]:
+        with control.write() as connection:
+            record.apply(connection, entries)
+    with control.read() as connection:
+        (agent,) = runs.agents_of(connection, run)
+        assert agent["dropped"] == {"ring_full": 8, "frame_refused": 6}
+
+
 def test_a_replay_changes_nothing(control, run):
     lost = [{"event": "rank_lost", "rank": 0, "step": 4, "time_ns": 3, "attrs": {}}]
     for _ in range(2):

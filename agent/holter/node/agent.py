@@ -251,7 +251,7 @@ class NodeAgent:
             return True
         if self._is_service or any(run.ranks for run in self._runs.values()):
             return False
-        is_shipped = all(found.spool.is_empty for found in self._destinations())
+        is_shipped = all(found.spool.is_empty for found in self._destinations()) and not any(run.has_losses for run in self._runs.values())
         return is_shipped or time.monotonic() - self._idle_since > LINGER_SECONDS
 
     def _destinations(self) -> list[Destination]:
@@ -266,6 +266,9 @@ class NodeAgent:
                 run.flush()
         self._shipper.stop()
         self._shipper.join(timeout=12.0)
+        for run in self._runs.values():
+            if run.has_losses:
+                run.flush()  # waits in the spool for the next agent of the node
         for destination in self._destinations():
             if destination.spool.is_empty:
                 destination.spool.remove()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from holter.frame import Column, Frame
+from holter.frame import Column, Frame, encode
 
 
 def field_of(body: bytes, name: str) -> Any:
@@ -40,6 +40,24 @@ def stamp(data: bytes, run_id: str) -> bytes | None:
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     body = b"".join((data[:4], len(text).to_bytes(4, "little"), text, data[start:-4]))
     return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def hollow(data: bytes, reason: str) -> tuple[bytes, dict[str, int]] | None:
+    """The frame without its rows and events, which are counted as lost for `reason` beside what it had declared lost itself; and those counts.
+
+    It keeps the frame's identity, so it takes the frame's place: whichever of the two a collector stored, the sums are right, and a repeat is
+    known as one. None if the frame is damaged.
+    """
+    try:
+        header, _ = header_of(data)
+        lost = int(header["rows"]) + len(header["events"])
+        dropped = {str(key): int(count) for key, count in header["dropped"].items()}
+        if lost:
+            dropped[reason] = dropped.get(reason, 0) + lost
+        identity = {key: header[key] for key in ("run", "attempt", "node", "boot", "seq", "sent_ns")}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return encode(Frame(**identity, dropped=dropped)), dropped
 
 
 def parts(frame: Frame) -> list[Frame]:

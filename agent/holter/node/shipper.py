@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import email.utils
 import http.client
 import json
 import logging
-import os
-import random
 import threading
 import time
 from collections.abc import Sequence
@@ -17,51 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from holter.frame import CONTENT_TYPE, Frame, decode, encode
-from holter.node.envelope import field_of, parts, seq_of, stamp
+from holter.node.backoff import Backoff
+from holter.node.envelope import field_of, hollow, parts, seq_of, stamp
+from holter.node.quarantine import Quarantine
 from holter.node.records import Record
 from holter.node.spool import Spool
 from holter.node.transport import Answer, Transport
 from holter.settings import Settings
 
 _log = logging.getLogger("holter.node")
-FIRST_DELAY = 0.5
-LONGEST_DELAY = 30.0
-LONGEST_RETRY_AFTER = 300.0
-SPREAD = 0.25
-"""Of what the collector asked for: a long wait has gathered more agents, so they come back over a longer time."""
 TOKEN_EVERY = 60.0
-MAX_QUARANTINED = 32
 IDLE = -1.0
-
-
-class Backoff:
-    """Full jitter, doubling; the collector's own word is kept, with the jitter on top: agents that were told the same come back spread."""
-
-    def __init__(self) -> None:
-        self.tries = 0
-
-    def delay(self, retry_after: str = "") -> float:
-        """Seconds to wait, never none. `retry_after` is seconds or a date; what is neither is ignored."""
-        asked = min(max(_seconds(retry_after) or 0.0, 0.0), LONGEST_RETRY_AFTER)
-        top = max(min(LONGEST_DELAY, FIRST_DELAY * 2.0**self.tries), asked * SPREAD)
-        self.tries += 1
-        return asked + random.uniform(FIRST_DELAY / 2, top)  # noqa: S311  jitter, no secret
-
-    def reset(self) -> None:
-        self.tries = 0
-
-
-def _seconds(text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        return float(int(text))
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return None
+_PERMANENT = (400, 413, 415, 422)
+"""Answers to a frame that will be the same for ever."""
 
 
 @dataclass
@@ -77,12 +41,26 @@ class Destination:
     """The newest request for stacks, `{"id": …}`."""
     not_before: float = 0.0
     """Monotonic time before which this run is left alone, so that one the collector does not want holds up no other."""
-    refused: dict[str, int] = field(default_factory=dict)
-    """Rows and events that the collector refused for good, by reason, since they were last told."""
+    untold: dict[str, int] = field(default_factory=dict)
+    """Losses, by reason, that the collector would not even hear of; the next frame of the run declares them again."""
 
-    def take_refused(self) -> dict[str, int]:
-        taken, self.refused = self.refused, {}
+    def take_untold(self) -> dict[str, int]:
+        taken, self.untold = self.untold, {}
         return taken
+
+    def add_untold(self, lost: dict[str, int]) -> None:
+        for reason, count in lost.items():
+            self.untold[reason] = self.untold.get(reason, 0) + count
+
+
+@dataclass
+class Refused:
+    """A frame, or a part of one, that the collector will never take, and the losses that it would not hear of either."""
+
+    data: bytes
+    rows: int
+    events: int
+    untold: dict[str, int]
 
 
 class Shipper(threading.Thread):
@@ -93,7 +71,7 @@ class Shipper(threading.Thread):
         self._settings = settings
         self._token = settings.current_token()
         self._transport = Transport(settings.url)
-        self._quarantine = quarantine
+        self._quarantine = Quarantine(quarantine)
         self._token_refused_at = float("-inf")
         self._destinations: list[Destination] = []
         self._wake = threading.Condition()
@@ -179,7 +157,9 @@ class Shipper(threading.Thread):
     def _ship(self, destination: Destination, record: Record) -> float:
         data = stamp(record.payload, destination.run_id)
         if data is None:
-            self._refuse(destination, record, record.payload, "frame_damaged")
+            self._quarantine.keep(record.payload, "damaged in the spool")
+            destination.add_untold({"frame_damaged": record.rows + record.events})
+            destination.spool.ack(record.number)
             return 0.0
         try:
             answer = self._post("/api/v1/frames", data, CONTENT_TYPE)
@@ -188,8 +168,8 @@ class Shipper(threading.Thread):
         if answer.status == 200:
             return self._acknowledged(destination, record, answer.body)
         if answer.status in (400, 415):
-            self._refuse(destination, record, data, "frame_refused")
-            return 0.0
+            refused: list[Refused] = []
+            return self._declare(data, record.rows, record.events, refused) or self._settle(destination, record, refused)
         if answer.status == 409:
             destination.run_id = ""
             return self._leave_alone(destination, "the run is unknown to the collector")
@@ -201,51 +181,67 @@ class Shipper(threading.Thread):
         if field_of(body, "ack") != seq_of(record.payload):
             # A proxy's page, a captive portal: nothing says that the frame is safe.
             return self._trouble("an answer 200 that acknowledges nothing")
-        self._settle(destination, record)
         advice = field_of(body, "advice")
         if isinstance(advice, dict):
             destination.advice = advice
         asked = field_of(body, "stacks")
         if isinstance(asked, dict):
             destination.stacks_asked = asked
-        return 0.0
+        return self._settle(destination, record)
 
-    def _settle(self, destination: Destination, record: Record, refused: Sequence[Frame] = ()) -> None:
+    def _settle(self, destination: Destination, record: Record, refused: Sequence[Refused] = ()) -> float:
+        """The record has arrived, or it is known what of it never will. What was refused is counted here and not before: a record that has
+        to come again is counted once."""
         if self._problem:
             _log.info("the collector takes frames again")
             self._problem = ""
         self._backoff.reset()
         self.acked_rows += record.rows - sum(part.rows for part in refused)
-        self.acked_events += record.events - sum(len(part.events) for part in refused)
-        destination.spool.ack(record.number)
-
-    def _split(self, destination: Destination, record: Record, frame: Frame) -> float:
-        """Too large, or one row of it cannot be taken: send it in parts. What is refused is counted once all the others have arrived:
-        a record that has to come again is counted once."""
-        refused: list[Frame] = []
-        wait = self._ship_parts(frame, refused)
-        if wait > 0:
-            return wait
+        self.acked_events += record.events - sum(part.events for part in refused)
         for part in refused:
-            self._put_aside(destination, encode(part), "frame_refused", part.rows + len(part.events))
-        self._settle(destination, record, refused)
+            self._quarantine.keep(part.data, "its rows or events are counted as lost")
+            destination.add_untold(part.untold)
+        destination.spool.ack(record.number)
         return 0.0
 
-    def _ship_parts(self, frame: Frame, refused: list[Frame]) -> float:
+    def _split(self, destination: Destination, record: Record, frame: Frame) -> float:
+        """Too large, or one row of it cannot be taken: send it in parts."""
+        refused: list[Refused] = []
+        return self._ship_parts(frame, refused) or self._settle(destination, record, refused)
+
+    def _ship_parts(self, frame: Frame, refused: list[Refused]) -> float:
         """The parts get a boot made from the frame's own, so a repeat is still known as one."""
         for part in parts(frame):
+            data = encode(part)
             try:
-                answer = self._post("/api/v1/frames", encode(part), CONTENT_TYPE)
+                answer = self._post("/api/v1/frames", data, CONTENT_TYPE)
             except (OSError, http.client.HTTPException) as error:
                 return self._trouble(f"{type(error).__name__}: {error}")
+            wait = 0.0
             if answer.status in (413, 422) and len(parts(part)) > 1:
                 wait = self._ship_parts(part, refused)
-                if wait > 0:
-                    return wait
-            elif answer.status in (400, 413, 415, 422):
-                refused.append(part)
+            elif answer.status in _PERMANENT:
+                wait = self._declare(data, part.rows, len(part.events), refused)
             elif answer.status != 200 or field_of(answer.body, "ack") != part.seq:
                 return self._refused(answer, "POST /frames")
+            if wait > 0:
+                return wait
+        return 0.0
+
+    def _declare(self, data: bytes, rows: int, events: int, refused: list[Refused]) -> float:
+        """In place of a frame that is refused: what is lost with it, at once, so that neither our end nor the run's takes the counts along."""
+        found = hollow(data, "frame_refused")
+        declaration, lost = found or (b"", {"frame_refused": rows + events})
+        if declaration and rows + events:
+            try:
+                answer = self._post("/api/v1/frames", declaration, CONTENT_TYPE)
+            except (OSError, http.client.HTTPException) as error:
+                return self._trouble(f"{type(error).__name__}: {error}")
+            if answer.status == 200 and field_of(answer.body, "ack") == seq_of(data):
+                lost = {}
+            elif answer.status not in _PERMANENT:
+                return self._refused(answer, "POST /frames")
+        refused.append(Refused(data, rows, events, lost))
         return 0.0
 
     def _refused(self, answer: Answer, what: str) -> float:
@@ -274,21 +270,6 @@ class Shipper(threading.Thread):
             self._problem = problem
             _log.warning("frames wait in the spool: %s", problem)
         return self._backoff.delay(retry_after)
-
-    def _refuse(self, destination: Destination, record: Record, data: bytes, reason: str) -> None:
-        self._put_aside(destination, data, reason, record.rows + record.events)
-        destination.spool.ack(record.number)
-
-    def _put_aside(self, destination: Destination, data: bytes, reason: str, count: int) -> None:
-        """Keep a refused frame for a person to look at; it is never sent again."""
-        destination.refused[reason] = destination.refused.get(reason, 0) + count
-        _log.error("the collector refused a frame (%s); it is kept in %s", reason, self._quarantine)
-        with contextlib.suppress(OSError):
-            self._quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
-            kept = sorted(self._quarantine.glob("*.frame"), key=lambda path: path.stat().st_mtime)
-            for old in kept[: max(0, len(kept) - MAX_QUARANTINED + 1)]:
-                old.unlink()
-            (self._quarantine / f"{time.time_ns()}-{os.getpid()}.frame").write_bytes(data)
 
     def _post(self, path: str, body: bytes, content_type: str) -> Answer:
         headers = {"Content-Type": content_type, "Accept": "application/json", "User-Agent": "holter-agent"}

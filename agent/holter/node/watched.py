@@ -76,12 +76,17 @@ class WatchedRun:
             return True
         if self.columns.rows or self.samples.rows:
             return age >= FLUSH_SECONDS or self.columns.rows * 8 * (len(self.columns.pieces) + 3) >= FLUSH_BYTES
-        return age >= HEARTBEAT_SECONDS and bool(self.ranks)
+        return age >= HEARTBEAT_SECONDS and (bool(self.ranks) or self.has_losses)
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether something was lost that no frame has declared."""
+        return bool(self.dropped or self.destination.untold or self.destination.spool.dropped)
 
     def flush(self) -> None:
         """Spool what was read, then tell the rings that it is safe."""
         self.count(self.destination.spool.take_dropped())
-        self.count(self.destination.take_refused())
+        self.count(self.destination.take_untold())
         events, columns, samples = self.events, self.columns, self.samples
         self.events, self.columns, self.samples = [], Columns(), Columns()
         note = json.dumps({rank.ring.path.name: rank.ring.position for rank in self.ranks}).encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,11 @@ class _Attempt:
     first_step: int | None
     last_step: int | None
     number: int
+
+
+def _add(total: dict[str, int], counts: Mapping[str, int]) -> None:
+    for reason, count in counts.items():
+        total[reason] = total.get(reason, 0) + count
 
 
 class Records:
@@ -89,22 +94,34 @@ class Records:
 
     def _write_agents(self, connection: sa.Connection, entries: Sequence[Entry]) -> None:
         newest: dict[tuple[str, str, str], tuple[Frame, float]] = {}
+        lost: dict[tuple[str, str, str], dict[str, int]] = {}
         for entry in entries:
             frame = entry.frame
             key = (frame.run, frame.node, frame.boot)
             self._agents.setdefault(key, _Agent()).leads.append(frame.sent_ns / 1e9 - entry.received)
             newest[key] = (frame, entry.received)
+            if frame.dropped:
+                _add(lost.setdefault(key, {}), frame.dropped)
         rows = []
         for key, (frame, received) in newest.items():
             agent = self._agents[key]
-            if received - agent.written_at < AGENT_SECONDS and not frame.events:
+            if received - agent.written_at < AGENT_SECONDS and not frame.events and key not in lost:
                 continue
             agent.written_at = received
             rows.append(
                 {"run": frame.run, "node": frame.node, "boot": frame.boot, "attempt": frame.attempt, "first_seen_at": received}
-                | {"last_seen_at": received, "last_seq": frame.seq, "skew_seconds": max(agent.leads), "dropped": frame.dropped}
+                | {"last_seen_at": received, "last_seq": frame.seq, "skew_seconds": max(agent.leads), "dropped": {}}
             )
-        upsert(connection, agents, rows, change=("attempt", "last_seen_at", "last_seq", "skew_seconds", "dropped"))
+        upsert(connection, agents, rows, change=("attempt", "last_seen_at", "last_seq", "skew_seconds"))
+        for key, counts in lost.items():
+            self._add_lost(connection, key, counts)
+
+    def _add_lost(self, connection: sa.Connection, key: tuple[str, str, str], counts: Mapping[str, int]) -> None:
+        """A frame declares what was lost since the one before it: the row keeps the sum. Exact, as each frame is applied once, with its offset."""
+        here = sa.and_(agents.c.run == key[0], agents.c.node == key[1], agents.c.boot == key[2])
+        total = dict(connection.execute(sa.select(agents.c.dropped).where(here)).scalar_one())
+        _add(total, counts)
+        connection.execute(agents.update().where(here).values(dropped=total))
 
     def _write_attempts(self, connection: sa.Connection, entries: Sequence[Entry]) -> None:
         spans: dict[tuple[str, str], float] = {}
