@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from collector import Collector, frame
+from holter_monitor.goodput import CAUSES
 from holter_monitor.store import rollups, tables
 from holter_monitor.store.control import open_control
 from holter_monitor.store.rolling import Roller
@@ -49,8 +50,8 @@ def test_a_step_that_a_restart_repeated_counts_once_with_its_newest_attempt(serv
     late = served.get(f"runs/{run}/curves", metrics="tokens", from_step=101, max_points=1000)
     assert late["total"]["value"][0] == 101 * 2 * 10, "tokens count from the first step whatever the window"
     goodput = served.get(f"runs/{run}/goodput")
-    assert goodput["repeated_seconds"] == pytest.approx(50)
-    parts = [goodput[f"{name}_seconds"] for name in ("productive", "slow", "starting", "repeated", "down", "other")]
+    assert goodput["recomputed_seconds"] == pytest.approx(50)
+    parts = [goodput[f"{cause}_seconds"] for cause in CAUSES]
     assert sum(parts) == pytest.approx(goodput["wall_seconds"])
     assert goodput["goodput"] == pytest.approx(goodput["productive_seconds"] / goodput["wall_seconds"])
 
@@ -61,7 +62,7 @@ def test_time_lost_leaves_out_the_start_and_counts_the_stalls(served: Collector)
     lost = served.get(f"runs/{run}/curves", metrics="step_time_seconds")["lost"]
     assert lost["base"] == 1.0 and lost["seconds"][-1] == 8.0
     assert lost["share"] == pytest.approx(8 / (80 + 8))
-    assert served.get(f"runs/{run}/goodput")["starting_seconds"] >= 59
+    assert served.get(f"runs/{run}/goodput")["startup_seconds"] >= 59
 
 
 def test_nan_and_absent_stay_two_things(served: Collector) -> None:

@@ -29,8 +29,7 @@ def _report(client: Client, arguments: argparse.Namespace) -> int:
         print(f"written to {arguments.html}")
     elif arguments.json:
         facts = {"run": found.run, "goodput": found.goodput, "attempts": found.attempts, "incidents": found.incidents}
-        rates = {"failures": found.num_failures, "seconds_between_failures": found.seconds_between_failures}
-        print(json.dumps(facts | rates | {"seconds_to_recover": found.seconds_to_recover}, indent=1, ensure_ascii=False))
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
         print(run_page.markdown(found))
     return 0

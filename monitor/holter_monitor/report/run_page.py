@@ -43,9 +43,9 @@ def _words(account: Account) -> dict[str, Any]:
         "wall": duration(goodput["wall_seconds"] or 0.0),
         "parts": [(name, duration(seconds), f"{share:.1%}", _money(account, seconds)) for name, seconds, share in account.parts()],
         "attempts": [_attempt(each) for each in account.attempts],
-        "failures": account.num_failures,
-        "between": _duration(account.seconds_between_failures),
-        "recover": _duration(account.seconds_to_recover),
+        "failures": goodput["failures"],
+        "between": _duration(goodput["seconds_between_failures"]),
+        "recover": _duration(goodput["seconds_to_recover"]),
         "incidents": [_incident(account, each) for each in account.incidents],
         "has_price": account.gpu_hour_price is not None,
     }

@@ -14,12 +14,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from holter_monitor.goodput import STARTING
 from holter_monitor.store import rollups
 from holter_monitor.store.rollups import STEP_TIME, WIDTHS, Buckets, Source
 from holter_monitor.store.tables import attempts
-
-STARTING = 20
-"""Steps at the begin of an attempt that are not judged: compilation and cold caches make them slow (as `pace.Pace.warmup_records`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,111 +1,127 @@
-"""Where a run's wall time went: steps that count, slow steps, steps that a restart repeated, starting, standing still between attempts."""
+"""Reads what `holter_monitor.goodput` divides: a run's attempts with their steps' times, declared pauses, and what stragglers cost."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
-from holter_monitor.store import curves
-from holter_monitor.store.curves import Stretch
-from holter_monitor.store.rollups import STEP_TIME
-from holter_monitor.store.tables import attempts, step_summaries
+from holter_monitor.goodput import Array, Life
+from holter_monitor.store import curves, rollups
+from holter_monitor.store.rollups import DATA_WAIT, STEP_TIME, Source
+from holter_monitor.store.tables import attempts, incidents, run_events, runs
 
-ROW = step_summaries.c
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goodput:
-    """Seconds of the run's wall time; the parts add up to `wall_seconds`."""
-
-    wall_seconds: float
-    """From the first attempt's start to the newest step."""
-    productive_seconds: float
-    """In steps that count, each at most as long as the median step."""
-    slow_seconds: float
-    """What steps took beyond the median: stalls, checkpoints, evaluations."""
-    starting_seconds: float
-    """From an attempt's start to its first step, and what its first steps took beyond the median."""
-    repeated_seconds: float
-    """In steps that a later attempt did again."""
-    down_seconds: float
-    """Between attempts."""
-    other_seconds: float
-    """In an attempt but in no step that was recorded."""
-
-    @property
-    def goodput(self) -> float | None:
-        return self.productive_seconds / self.wall_seconds if self.wall_seconds > 0 else None
+PAUSES = {"checkpoint": "checkpoints", "eval": "evaluations"}
+DRAGGING = ("straggler", "gpu_throttle")
+"""Kinds of incident that say by how much slow ranks held up the others."""
+LIVE_SECONDS = 60.0
+"""An attempt whose steps' clock and the collector's agree within this was recorded as it happened; what was replayed or spooled was not."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Life:
-    """One attempt by its own steps' clock."""
+def lives(connection: sa.Connection, run: str) -> list[Life]:
+    """The attempts that have a timed step, in their order; empty for a run that has none yet."""
+    counted: dict[str, list[tuple[int, int]]] = {}
+    for stretch in curves.stretches(connection, run, None, None):
+        counted.setdefault(stretch.attempt, []).append((stretch.first, stretch.last))
+    updated = connection.scalar(sa.select(runs.c.updated_at).where(runs.c.id == run)) or 0.0
+    rows = connection.execute(sa.select(attempts).where(attempts.c.run == run).order_by(attempts.c.number)).mappings().all()
+    found = []
+    for row in rows:
+        newest = updated if row is rows[-1] and row["ended_at"] is None else None
+        life = None if row["first_step"] is None else _life(connection, row, counted.get(row["attempt"], []), heard=newest)
+        if life is not None:
+            found.append(life)
+    return found
 
-    start: float
-    end: float
-    starting: float
-    """Seconds before its first step."""
-    step: NDArray[Any]
-    seconds: NDArray[Any]
-    """How long each step took."""
 
-    def within(self, stretch: Stretch) -> NDArray[Any]:
-        return self.seconds[np.searchsorted(self.step, stretch.first) : np.searchsorted(self.step, stretch.last, side="right")]
-
-
-def of(connection: sa.Connection, run: str) -> Goodput | None:
-    """None for a run whose steps carry no times yet."""
-    along = [stretch for stretch in curves.stretches(connection, run, None, None) if stretch.first <= stretch.last]
-    lives = _lives(connection, run)
-    counted = [lives[stretch.attempt].within(stretch) for stretch in along if stretch.attempt in lives]
-    late = [lives[stretch.attempt].within(stretch) for stretch in curves.settled(along) if stretch.attempt in lives]
-    base = curves.median(late) or curves.median(counted)
-    if not lives or base is None:
+def _life(connection: sa.Connection, row: sa.RowMapping, counted: list[tuple[int, int]], *, heard: float | None) -> Life | None:
+    run, attempt, first, last = row["run"], row["attempt"], row["first_step"], row["last_step"]
+    step, seconds, finish = rollups.clocked(connection, Source(run, STEP_TIME, attempt), first, last)
+    if not len(step):
         return None
-    spent, slow = sum(float(piece.sum()) for piece in counted), _excess(late, base)
-    productive = spent - _excess(counted, base)
-    ordered = list(lives.values())
-    wall = ordered[-1].end - ordered[0].start
-    starting = sum(life.starting for life in ordered) + spent - productive - slow
-    repeated = sum(float(life.seconds.sum()) for life in ordered) - spent
-    down = sum(max(0.0, later.start - life.end) for life, later in itertools.pairwise(ordered))
-    return Goodput(
-        wall_seconds=wall,
-        productive_seconds=productive,
-        slow_seconds=slow,
-        starting_seconds=starting,
-        repeated_seconds=repeated,
-        down_seconds=down,
-        other_seconds=max(0.0, wall - productive - slow - starting - repeated - down),
+    trouble = _trouble(connection, run, attempt)
+    return Life(
+        attempt=attempt,
+        start=_start(connection, row, float(finish[0] - seconds[0])),
+        end=_end(row, began=float(finish[0] - seconds[0]), last=float(finish.max()), heard=heard),
+        state=row["state"],
+        ranks=row["world_size"],
+        is_hung=any(incident.kind == "hang" for incident in trouble),
+        step=step,
+        finish=finish,
+        seconds=seconds,
+        waited=_waited(connection, run, attempt, step),
+        counted=sum((((step >= low) & (step <= high)) for low, high in counted), np.zeros(len(step), bool)),
+        planned=_planned(connection, run, attempt, step),
+        dragged=_dragged(trouble, step),
     )
 
 
-def _excess(pieces: Sequence[NDArray[Any]], base: float) -> float:
-    return sum(float(np.maximum(piece - base, 0.0).sum()) for piece in pieces)
+def _start(connection: sa.Connection, row: sa.RowMapping, began: float) -> float:
+    """When the first rank started, by its own node's clock where it said so; before the first step in any case."""
+    said = sa.select(sa.func.min(run_events.c.at)).where(
+        run_events.c.run == row["run"], run_events.c.attempt == row["attempt"], run_events.c.event == "rank_started"
+    )
+    started = connection.scalar(said)
+    return float(min(began, row["started_at"] if started is None else started))
 
 
-def _lives(connection: sa.Connection, run: str) -> dict[str, _Life]:
-    """Attempts with at least one timed step, in their order. Their clock is the steps' own: what was replayed or spooled arrived later."""
-    query = sa.select(attempts.c.attempt, attempts.c.started_at, attempts.c.first_step, attempts.c.last_step)
-    lives: dict[str, _Life] = {}
-    for attempt, started, first, last in connection.execute(query.where(attempts.c.run == run).order_by(attempts.c.number)).all():
-        if first is None or last is None:
-            continue
-        mine = (ROW.run == run, ROW.metric == STEP_TIME, ROW.attempt == attempt)
-        ends = [connection.execute(sa.select(ROW.at, ROW.max).where(*mine).order_by(order).limit(1)).one_or_none() for order in ORDERS]
-        if ends[0] is None or ends[1] is None:
-            continue
-        began = ends[0].at - (ends[0].max or 0.0)
-        start = min(started, began)
-        lives[attempt] = _Life(start, ends[1].at, began - start, *curves.times(connection, run, Stretch(attempt, first, last, first)))
-    return lives
+def _end(row: sa.RowMapping, *, began: float, last: float, heard: float | None) -> float:
+    """The attempt's end as it was told, or the newest word of one that goes on; its last step where the clocks do not agree."""
+    if row["ended_at"] is not None:
+        return float(max(last, row["ended_at"]))
+    is_live = heard is not None and row["started_at"] - LIVE_SECONDS <= began and last <= heard + LIVE_SECONDS
+    return max(last, heard) if is_live and heard is not None else last
 
 
-ORDERS = (ROW.step.asc(), ROW.step.desc())
-"""An attempt's first step, and its last."""
+def _waited(connection: sa.Connection, run: str, attempt: str, step: Array) -> Array:
+    known, seconds = rollups.durations(connection, Source(run, DATA_WAIT, attempt), int(step[0]), int(step[-1]))
+    waited = np.zeros(len(step))
+    if len(known):
+        at = np.minimum(np.searchsorted(known, step), len(known) - 1)
+        waited = np.where(known[at] == step, seconds[at], 0.0)
+    return np.maximum(waited, 0.0)
+
+
+def _planned(connection: sa.Connection, run: str, attempt: str, step: Array) -> dict[str, Array]:
+    """A pause declared at a step lies before or after its end: in its own time or in the next one's."""
+    query = sa.select(run_events.c.event, run_events.c.step, run_events.c.attrs).where(
+        run_events.c.run == run, run_events.c.attempt == attempt, run_events.c.event.in_(PAUSES), run_events.c.step.is_not(None)
+    )
+    told: dict[tuple[str, int], float] = {}
+    for event, at, attrs in connection.execute(query):
+        told[event, at] = max(told.get((event, at), 0.0), _seconds(attrs))
+    planned = {cause: np.zeros(len(step)) for cause in PAUSES.values()}
+    for (event, at), seconds in told.items():
+        first = int(np.searchsorted(step, at))
+        planned[PAUSES[event]][first : first + 2] = seconds or np.inf
+    return planned
+
+
+def _seconds(attrs: Mapping[str, Any]) -> float:
+    said = attrs.get("seconds")
+    return float(said) if isinstance(said, int | float) and 0 < said < 1e9 else 0.0
+
+
+def _trouble(connection: sa.Connection, run: str, attempt: str) -> list[Any]:
+    columns = (incidents.c.kind, incidents.c.onset_step, incidents.c.end_step, incidents.c.cost_seconds)
+    wanted = incidents.c.kind.in_((*DRAGGING, "hang"))
+    return list(
+        connection.execute(
+            sa.select(*columns).where(incidents.c.run == run, incidents.c.attempt == attempt, wanted, incidents.c.parent.is_(None))
+        ).all()
+    )
+
+
+def _dragged(trouble: list[Any], step: Array) -> Array:
+    """Each incident's cost, spread over its steps. Two that say the same of one step are not added: the dearer one counts."""
+    dragged = np.zeros(len(step))
+    for incident in trouble:
+        if incident.kind in DRAGGING and incident.cost_seconds:
+            until = step[-1] if incident.end_step is None else incident.end_step
+            held = (step >= incident.onset_step) & (step <= until)
+            if held.any():
+                dragged[held] = np.maximum(dragged[held], incident.cost_seconds / held.sum())
+    return dragged

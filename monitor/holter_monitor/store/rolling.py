@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from holter_monitor.store.rollups import BLOCK, ROW, STEP_TIME, WIDTHS, Buckets, Source, read, rolled_end, stored
+from holter_monitor.store.rollups import BLOCK, PER_STEP, ROW, WIDTHS, Buckets, Source, read, rolled_end, stored
 from holter_monitor.store.tables import step_rollups
 from holter_monitor.store.upserts import upsert
 
@@ -69,8 +69,8 @@ def _lift(connection: sa.Connection, source: Source, narrow: int, wide: int, blo
 
 
 def maxima(connection: sa.Connection, source: Source, first: int, last: int) -> dict[int, bytes]:
-    """Of each block its steps' maxima over ranks, as float64; NaN where there is none. Only of the step time."""
-    if source.metric != STEP_TIME:
+    """Of each block its steps' maxima over ranks, as float64; NaN where there is none. Only of `PER_STEP`."""
+    if source.metric not in PER_STEP:
         return {}
     found: dict[int, Any] = {}
     query = sa.select(ROW.step, ROW.max).where(*source.of(ROW), ROW.step.between(first, last))
@@ -85,7 +85,7 @@ _EMPTY = np.full(BLOCK, np.nan).astype("<f8").tobytes()
 
 def _write(connection: sa.Connection, source: Source, width: int, found: Buckets, seconds: Mapping[int, bytes]) -> None:
     key = {"run": source.run, "metric": source.metric, "attempt": source.attempt, "width": width}
-    is_timed = source.metric == STEP_TIME and width == BLOCK
+    is_timed = source.metric in PER_STEP and width == BLOCK
     columns: dict[str, list[Any]] = {name: getattr(found, name).tolist() for name in Buckets.__slots__}
     rows = []
     for index, step in enumerate(columns["step"]):

@@ -18,7 +18,9 @@ WIDTHS = (64, 512, 4_096)
 """Steps in a block of each level; each width divides the next. A thousand points are at most 8,000 rows at any zoom."""
 BLOCK = WIDTHS[0]
 STEP_TIME = "step_time_seconds"
-"""The metric whose blocks carry each step's slowest rank too: time lost needs the single step."""
+DATA_WAIT = "data_wait_seconds"
+PER_STEP = (STEP_TIME, DATA_WAIT)
+"""The metrics whose blocks carry each step's slowest rank too: time lost needs the single step."""
 ROW = step_summaries.c
 BLOCKS = step_rollups.c
 
@@ -130,17 +132,26 @@ def _columns(rows: Any) -> Buckets:
 
 
 def durations(connection: sa.Connection, source: Source, first: int, last: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Each step and how long its slowest rank took, of an attempt's `STEP_TIME`; steps without a finite value are left out."""
+    """Each step and how long its slowest rank took, of an attempt's metric of `PER_STEP`; steps without a finite value are left out."""
+    step, seconds, _ = clocked(connection, source, first, last)
+    return step, seconds
+
+
+def clocked(connection: sa.Connection, source: Source, first: int, last: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """As `durations`, with when each step ended. A block remembers its end only: its steps are laid one after another up to there."""
     end = rolled_end(connection, source)
-    query = sa.select(BLOCKS.block, BLOCKS.maxima).where(*source.of(BLOCKS), BLOCKS.width == BLOCK).order_by(BLOCKS.block)
-    rows = connection.execute(query.where(BLOCKS.block.between(first // BLOCK, last // BLOCK))).all() if first < end else []
+    query = sa.select(BLOCKS.block, BLOCKS.at, BLOCKS.maxima).where(*source.of(BLOCKS), BLOCKS.width == BLOCK).order_by(BLOCKS.block)
+    within = query.where(BLOCKS.block.between(first // BLOCK, last // BLOCK), BLOCKS.maxima.is_not(None))
+    rows = connection.execute(within).all() if first < end else []
     block = np.array([row[0] for row in rows], np.int64)
-    old = np.frombuffer(b"".join([row[1] for row in rows]), "<f8")
+    old = np.frombuffer(b"".join([row[2] for row in rows]), "<f8")
+    after = np.nancumsum(old.reshape(-1, BLOCK)[:, ::-1], axis=1)[:, ::-1] - np.nan_to_num(old.reshape(-1, BLOCK))
+    ended = (np.array([row[1] for row in rows])[:, None] - after).reshape(-1)
     at = (block[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
-    new = connection.execute(
-        sa.select(ROW.step, ROW.max).where(*source.of(ROW), ROW.step.between(max(first, end), last)).order_by(ROW.step)
-    ).all()
+    newer = sa.select(ROW.step, ROW.max, ROW.at).where(*source.of(ROW), ROW.step.between(max(first, end), last)).order_by(ROW.step)
+    new = connection.execute(newer).all()
     step = np.concatenate([at, np.array([row[0] for row in new], np.int64)])
     seconds = np.concatenate([old, np.array([row[1] for row in new], np.float64)])
+    finish = np.concatenate([ended, np.array([row[2] for row in new], np.float64)])
     kept = (step >= first) & (step <= last) & ~np.isnan(seconds)
-    return step[kept], seconds[kept]
+    return step[kept], seconds[kept], finish[kept]

@@ -166,7 +166,7 @@ class RunPage {
       newest("loss") === undefined ? null : ["Loss", number(newest("loss"))],
       rate === undefined ? null : ["Tokens a second", short(rate * run.world_size), `${short(rate)} a rank`],
       lost === undefined ? null : ["Lost to slow steps", duration(lost), curves.lost.share === null ? "" : `${number(curves.lost.share * 100, 2)} % of the time`, curves.lost.share > 0.05],
-      this.goodput.goodput === null || this.goodput.goodput > 1 ? null /* points sent after the fact have no wall time of their own */ : ["Goodput", `${number(this.goodput.goodput * 100, 3)} %`, `of ${duration(this.goodput.wall_seconds)}`],
+      this.goodput.goodput === null ? null : ["Goodput", `${number(this.goodput.goodput * 100, 3)} %`, `of ${duration(this.goodput.wall_seconds)}`],
       ["Ranks", number(run.world_size)],
       ["Attempts", number(attempts.length), attempts.length ? `since ${clock(attempts[0].started)}` : ""],
       ["Last word", ago(run.updated)],
@@ -175,12 +175,12 @@ class RunPage {
 
   paintMore() {
     const isOpen = this.more.open;
-    const goodput = Object.entries(this.goodput).filter(([name, value]) => typeof value === "number" && name !== "goodput");
+    const goodput = Object.entries(this.goodput).filter(([name, value]) => /_seconds$/.test(name) && value > 0);
     show(this.more, el("summary", {}, "Attempts, events, where the time went, configuration"),
       table(["Attempt", "State", "Started", "Lasted", "Ranks", "Steps"], this.attempts.map((a) => [
         `${a.number}`, a.state, clock(a.started), duration(((a.ended ? Date.parse(a.ended) : Date.now()) - Date.parse(a.started)) / 1000), number(a.world_size), `${number(a.first_step)} – ${number(a.last_step)}`])),
       this.events.length ? table(["Event", "Step", "When", "Said"], this.events.slice(-200).reverse().map((e) => [e.event, number(e.step), clock(e.time), JSON.stringify(e.attrs)])) : null,
-      goodput.length ? table(["Wall time", ""], goodput.map(([name, value]) => [name.replace("_seconds", ""), measured(name, value)])) : null,
+      goodput.length ? table(["Wall time", ""], goodput.map(([name, value]) => [words(name.replace("_seconds", "")), measured(name, value)])) : null,
       table(["Configuration", ""], Object.entries(this.run.config || {}).map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : String(value)])));
     this.more.open = isOpen;
   }

@@ -107,7 +107,7 @@ class Sparks {
       const from = Math.max(0, (run.last_step || 0) - RECENT);
       const path = `/runs/${encodeURIComponent(run.id)}`;
       const [{ curves }, { goodput, wall_seconds: wall }] = await Promise.all([get(`${path}/curves`, { metrics: "loss", from_step: from, max_points: 90 }, this.signal), get(`${path}/goodput`, {}, this.signal)]);
-      if (goodput !== null && goodput <= 1) this.goodput(run).replaceChildren(`${number(goodput * 100, 2)} %`, el("small", { title: `of ${duration(wall)}` }, "goodput"));
+      if (goodput !== null) this.goodput(run).replaceChildren(`${number(goodput * 100, 2)} %`, el("small", { title: `of ${duration(wall)}` }, "goodput"));
       const values = curves.loss?.mean || [];
       const drawing = sparkline(values, `loss of the last ${number(RECENT)} steps`);
       this.known.set(run.id, drawing);
