@@ -53,5 +53,6 @@ def samplers() -> list[type[Sampler]]:
     from holter.samplers.host import Host
     from holter.samplers.nvml import Nvml
     from holter.samplers.process import Process
+    from holter.samplers.waits import Waits
 
-    return [Process, Host, Nvml, Amd, Checkpoints]
+    return [Process, Waits, Host, Nvml, Amd, Checkpoints]

@@ -8,6 +8,7 @@ from typing import ClassVar
 import psutil
 
 from holter.samplers import Place, Sample
+from holter.samplers.trees import trees
 
 
 class Process:
@@ -18,22 +19,22 @@ class Process:
 
     def sample(self, places: Sequence[Place]) -> Sample:
         found: dict[int, dict[str, float]] = {}
+        families = trees(place.pid for place in places)
         for place in places:
             try:
-                found[place.pid] = _read(psutil.Process(place.pid))
+                found[place.pid] = _read(psutil.Process(place.pid), families[place.pid][1:])
             except psutil.Error:
                 # It ended between two looks; its end is told by others.
                 continue
         return Sample(values=found)
 
 
-def _read(process: psutil.Process) -> dict[str, float]:
+def _read(process: psutil.Process, children: Sequence[int]) -> dict[str, float]:
     memory = process.memory_info()
-    children = process.children(recursive=True)
     own, shared = memory.rss - memory.shared, memory.shared
     for child in children:
         try:
-            part = child.memory_info()
+            part = psutil.Process(child).memory_info()
         except psutil.Error:
             continue
         own += part.rss - part.shared
