@@ -1,5 +1,6 @@
 """A real collector process for tests: started on a free port, ended with the test."""
 
+import json
 import os
 import signal
 import subprocess
@@ -69,6 +70,19 @@ class Collector:
                 return answer
             time.sleep(0.05)
         raise AssertionError(f"not within {seconds} s; {Path(self.errors.name).read_text()[-2000:]}")
+
+
+def make_token(data: Path, name: str, *arguments: str) -> dict:
+    """What `holter token create --json` says; made before the collector starts, or while it runs."""
+    command = [sys.executable, "-m", "holter.cli", "token", "create", name, "--data", str(data), "--json", *arguments]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+
+def ask(running: Collector, who: str | None, method: str, path: str, **more) -> httpx.Response:
+    """`who` is a name in `running.tokens`, a token, or None."""
+    token = running.tokens.get(who, who)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return running.http.request(method, path, headers=headers | more.pop("headers", {}), **more)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def build(settings: Settings) -> Gate:
     ui.mount(app)
     frames = Frames(parts)
     app.router.routes.append(Route(FRAMES, frames, methods=["POST"]))  # for the other methods' 405
-    return Gate(app, frames, parts.access, settings)
+    return Gate(app, frames, parts)
 
 
 def refuse_open_door(parts: Parts) -> None:

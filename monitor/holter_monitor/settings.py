@@ -28,6 +28,10 @@ class Limits:
     waiting_bytes: int = 64 << 20
     """Frames that wait for their commit; beyond it the answer is 503."""
     connections: int = 4_096
+    writes_per_second: float = 4_096.0
+    """Frames, points and new runs of one token: the 2,048 agents that share one, twice over. 0 is no limit."""
+    requests_per_second: float = 50.0
+    """All else that one token asks; a page takes ten when it is opened. 0 is no limit."""
     metrics_per_run: int = 2_000
     memory_bytes: int = 1 << 30
     """Resident bytes beyond those at the start, of which DuckDB's cache may take half; above it only frames with events are taken."""
@@ -76,6 +80,9 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise SettingsError(f"--port {self.port}: a port is 0 to 65535 (0: any free one)")
+        for name in ("writes_per_second", "requests_per_second"):
+            if not 0 <= getattr(self.limits, name) < float("inf"):
+                raise SettingsError(f"--{name.replace('_', '-')} {getattr(self.limits, name)}: a rate is 0 (no limit) or more")
         if (self.certificate is None) != (self.key is None):
             raise SettingsError("--tls-certificate and --tls-key come together")
 

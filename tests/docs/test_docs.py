@@ -10,6 +10,7 @@ import pytest
 from collector import collector as running
 from collector import frame
 from holter.testing import CollectorStandIn
+from holter_monitor.api.rates import BURST_SECONDS
 from holter_monitor.settings import Limits
 from holter_monitor.ui import POLICY
 
@@ -63,6 +64,12 @@ def test_the_security_page_names_the_limits_and_the_policy_that_hold():
     assert rows["requests at once, beside frames"] == str(limits.in_flight)
     assert rows["frames that wait for their commit"] == f"{limits.waiting_bytes >> 20} MiB"
     assert rows["connections"] == str(limits.connections)
+    rates = {
+        "frames, points and new runs of one token": limits.writes_per_second,
+        "other requests of one token": limits.requests_per_second,
+    }
+    for what, rate in rates.items():
+        assert rows[what].startswith(f"{rate:.0f} a second, after a pause four seconds' worth") and BURST_SECONDS == 4
     assert rows["metrics of a run"] == str(limits.metrics_per_run)
     assert rows["free disk"] == f"{limits.free_disk_bytes >> 20} MiB (`--free-disk-mib`)"
     assert blocks(ROOT / "docs" / "security.md", "text") == [POLICY + "\n"]

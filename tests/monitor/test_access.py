@@ -1,21 +1,15 @@
 """Who may do what: every route against every kind of caller, the door's own checks, and what no answer may ever show."""
 
-import json
 import re
 import subprocess
 import sys
 
 import pytest
-from collector import collector, frame
+from collector import ask, collector, frame, make_token
 from holter.frame import CONTENT_TYPE, encode
 from holter_monitor.api.gate import needed_scope
 
 SCOPES = ("write", "read", "operate")
-
-
-def make_token(data, name, *arguments) -> dict:
-    command = [sys.executable, "-m", "holter.cli", "token", "create", name, "--data", str(data), "--json", *arguments]
-    return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +25,6 @@ def guarded(tmp_path_factory):
         running.tokens = made
         running.run = ask(running, "write", "POST", "/api/v1/runs", json={"project": "mine", "name": "n"}).json()["id"]
         yield running
-
-
-def ask(running, who, method, path, **more):
-    token = running.tokens.get(who, who)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return running.http.request(method, path, headers=headers | more.pop("headers", {}), **more)
 
 
 def operations(running):

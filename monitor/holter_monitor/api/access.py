@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import sqlalchemy as sa
+
 from holter_monitor import tokens
 from holter_monitor.api.aside import Aside
 from holter_monitor.api.callers import ANYBODY, Caller
@@ -123,7 +125,7 @@ class Access:
             if known is None or not self._put_off(token):
                 raise
             return known.caller
-        caller = Caller(row["name"], frozenset(row["scopes"]), row["project"]) if row and tokens.matches(token, row["hash"]) else None
+        caller = _caller(row) if row and tokens.matches(token, row["hash"]) else None
         if len(self._answers) >= REMEMBERED:
             self._answers.clear()
         self._answers[digest] = _Answer(caller, now + FRESH_SECONDS)
@@ -138,3 +140,7 @@ class Access:
         if len(failed) == FAILURES and now - failed[0] < FAILURE_SECONDS:
             raise Problem(429, "Too many wrong tokens", remedy="wait a minute, and look at the token", retry_after=FAILURE_SECONDS)
         failed.append(now)
+
+
+def _caller(row: sa.RowMapping) -> Caller:
+    return Caller(row["name"], frozenset(row["scopes"]), row["project"], row["id"])

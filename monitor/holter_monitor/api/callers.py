@@ -14,6 +14,8 @@ class Caller:
     name: str
     scopes: frozenset[str]
     project: str = "*"
+    token: str = ""
+    """The token's id; nobody's is empty."""
 
     def may(self, scope: str, project: str | None = None) -> bool:
         return scope in self.scopes and (project is None or self.project in ("*", project))

@@ -1,4 +1,4 @@
-"""The door, plain ASGI in front of everything: host, origin, token, scope, size. What passes has a caller and a body that is small and whole."""
+"""The door, plain ASGI in front of everything: host, origin, token, scope, rate, size. What passes has a caller and a body that is small and whole."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from holter_monitor.api import bodies, problems
-from holter_monitor.api.access import Access
 from holter_monitor.api.callers import Caller
+from holter_monitor.api.parts import Parts
+from holter_monitor.api.rates import Rates
 from holter_monitor.errors import Problem, Unavailable
-from holter_monitor.settings import Settings
 
 FRAMES = "/api/v1/frames"
 OPEN = ("/healthz", "/api/v1/session")
@@ -27,6 +27,8 @@ STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
 DEPTH = np.zeros(256, np.int8)
 DEPTH[[ord("["), ord("{")]] = 1
 DEPTH[[ord("]"), ord("}")]] = -1
+REASONS = {401: "token", 403: "forbidden", 413: "size", 421: "host", 429: "rate", 503: "busy"}
+"""Status → why the door refused, for the meters."""
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -40,8 +42,10 @@ def needed_scope(method: str, path: str) -> str | None:
 
 
 class Gate:
-    def __init__(self, app: ASGIApp, frames: ASGIApp, access: Access, settings: Settings) -> None:
-        self.app, self._frames, self._access, self._settings = app, frames, access, settings
+    def __init__(self, app: ASGIApp, frames: ASGIApp, parts: Parts) -> None:
+        self.app, self._frames, self._access, self._meters = app, frames, parts.access, parts.meters
+        self._settings = settings = parts.settings
+        self._rates = Rates(settings.limits)
         self._in_flight = 0
         named = {settings.host.lower(), *(host.lower() for host in settings.allowed_hosts), *LOCAL}
         self._hosts = named | {settings.url.split("://", 1)[1].split("/", 1)[0].rsplit(":", 1)[0].lower()}
@@ -111,6 +115,7 @@ class Gate:
                 value=" ".join(sorted(caller.scopes)),
                 remedy=f"it needs {needed}",
             )
+        self._rates.admit(caller, needed)
         return caller
 
     def _check_host(self, scope: Scope) -> None:
@@ -135,6 +140,7 @@ class Gate:
             )
 
     async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+        self._meters.refused.labels(REASONS.get(problem.status, "other")).inc()
         headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
         if scope["method"] not in SAFE:
             headers["Connection"] = "close"  # what is left of the body is not worth reading

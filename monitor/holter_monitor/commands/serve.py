@@ -40,6 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-gib", type=float, default=64, help="the points' size from which the oldest go first (default: %(default)s)")
     parser.add_argument("--free-disk-mib", type=int, default=256, help="below so much free disk no frame is taken (default: %(default)s)")
+    for what, more in (("writes", "frames, points and new runs"), ("requests", "all else")):
+        parser.add_argument(
+            f"--{what}-per-second",
+            type=float,
+            default=getattr(Limits, f"{what}_per_second"),
+            metavar="N",
+            help=f"{more} that one token may send; 0: no limit (default: %(default)g)",
+        )
     parser.add_argument("--log", choices=("text", "json"), default="text", help="how the log on stderr is written (default: %(default)s)")
     parser.add_argument("--no-detection", action="store_true", help="store only")
 
@@ -63,7 +71,11 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         key=arguments.tls_key,
         detect=not arguments.no_detection,
         retention=Retention(full_days=arguments.full_days, days=arguments.days, bytes=int(arguments.max_gib * 2**30)),
-        limits=Limits(free_disk_bytes=arguments.free_disk_mib << 20),
+        limits=Limits(
+            free_disk_bytes=arguments.free_disk_mib << 20,
+            writes_per_second=arguments.writes_per_second,
+            requests_per_second=arguments.requests_per_second,
+        ),
     )
 
 
