@@ -22,11 +22,12 @@ from holter_monitor.detectors import DETECTORS
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.snapshot import SnapshotError, pack, unpack
 from holter_monitor.stream.align import StepAligner
+from holter_monitor.stream.beginning import Beginning, replay_of
 from holter_monitor.stream.pace import Pace
 from holter_monitor.stream.steps import Arrival, Point, RunFacts, Step, Topology
 from holter_monitor.stream.summaries import Summary, summarize
 
-VERSION = 2
+VERSION = 3
 Called: TypeAlias = "tuple[Detector, Callable[..., Any]]"
 _METHODS = ("update", "observe", "receive", "hear", "sample", "tick", "finish")
 
@@ -48,8 +49,7 @@ class Engine:
         self._attempts: list[str] = []
         self._aligner: StepAligner | None = None
         self._last: tuple[str, int] | None = None
-        self._first: list[int] = []
-        """The first two steps that the run has had: where a training begins, and how far its records stand apart."""
+        self._beginning = Beginning()
         self._summaries: list[Summary] = []
         self._stale_rows = 0
         self._sort()
@@ -75,17 +75,17 @@ class Engine:
         return findings
 
     def feed_step(self, step: Step) -> list[Finding]:
-        """Takes in one step, as it stands in a log. A step that goes back, or a new attempt, counts as a declared resume."""
+        """Takes in one step, as it stands in a log. A step that goes back, or a new attempt, counts as a declared resume; one that goes back to
+        where the training began, or a loss that replays its beginning, as a restart: the model is new."""
         findings: list[Finding] = []
         step.topology = self.topology
         if self._last is not None and (step.attempt != self._last[0] or step.number < self._last[1]) and "resume" not in step.words:
-            step.say([{"event": "resume", "rank": None, "step": step.number, "time_ns": int(step.time * 1e9), "attrs": {"implied": True}}])
-            if self._begins_anew(step.number):
-                step.say(
-                    [{"event": "restart", "rank": None, "step": step.number, "time_ns": int(step.time * 1e9), "attrs": {"implied": True}}]
-                )
-        if len(self._first) < 2 and step.number not in self._first:
-            self._first.append(step.number)
+            step.say([_implied("resume", step)])
+            if self._beginning.goes_back(step.number):
+                step.say([_implied("restart", step)])
+        onset = self._beginning.take(step.number, step.mean("loss"))
+        if onset is not None:
+            step.say([replay_of(step, onset)])
         self._last = (step.attempt, step.number)
         for metric, followers in self._followers.items():
             value = step.mean(metric)
@@ -94,13 +94,6 @@ class Engine:
                 self._ask(followers, (point,), findings)
         self._ask(self._called["observe"], (step,), findings)
         return findings
-
-    def _begins_anew(self, number: int) -> bool:
-        """A step back to where the training itself began is no resume of what was learned: the model is new. A log that opens late says nothing."""
-        if len(self._first) < 2:
-            return False
-        first, second = self._first
-        return number <= first <= 2 * (second - first)
 
     def hear(self, event: Event) -> list[Finding]:
         """Takes in one event that belongs to no frame (a log's)."""
@@ -146,7 +139,7 @@ class Engine:
                 "attempts": self._attempts,
                 "aligner": self._aligner,
                 "last": self._last,
-                "first": self._first,
+                "beginning": self._beginning,
                 "summaries": self._summaries,
                 "stale_rows": self._stale_rows,
                 "off": self._off,
@@ -164,7 +157,7 @@ class Engine:
         engine = cls(kept["run"], detectors)
         engine.topology, engine._attempts, engine._aligner = kept["topology"], kept["attempts"], kept["aligner"]
         engine._last, engine._summaries, engine._off = kept["last"], kept["summaries"], kept["off"]
-        engine._first = kept["first"]
+        engine._beginning = kept["beginning"]
         engine._stale_rows, engine._pace = kept["stale_rows"], kept["pace"]
         engine._share()
         for detector in engine._detectors:
@@ -240,6 +233,10 @@ class Engine:
             summary=f"The detector {_name(detector)} failed and is off for this run: {type(error).__name__}: {error}"[:400],
             evidence={"detector": _name(detector), "error": f"{type(error).__name__}: {error}"[:400]},
         )
+
+
+def _implied(word: str, step: Step) -> Event:
+    return {"event": word, "rank": None, "step": step.number, "time_ns": int(step.time * 1e9), "attrs": {"implied": True}}
 
 
 def _name(detector: Detector) -> str:

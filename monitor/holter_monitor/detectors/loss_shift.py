@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import expm1, log, sqrt
+from math import exp, expm1, log, sqrt
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import RobustLevel, spread_of_steps
-from holter_monitor.stream.steps import Point
+from holter_monitor.stream.beginning import replayed_since
+from holter_monitor.stream.steps import Point, Step
 
 BLOCK = 8
 
@@ -30,6 +31,7 @@ class LossShift:
     Rule: means of 8 values of log(loss) after the restart minus the earlier mean at the same step; after n of them (at most `blocks`) their
     mean must stay below `deviations` of its error, from the spread between neighbouring means. A replay of the same data has no difference.
     `critical`: still more than `critical_rise` higher at the end. Only a rise is said.
+    A loss that replays the run's beginning while the steps go on (`stream/beginning.py`) is said at once, `critical`: what was learned is gone.
     """
 
     kind: ClassVar[str] = "loss_shift"
@@ -67,10 +69,29 @@ class LossShift:
         self.history.append(entry)
         return self._compare(self.trial, entry, point) if self.trial is not None else None
 
+    def observe(self, step: Step) -> Finding | None:
+        onset = replayed_since(step)
+        now = step.mean("loss")
+        old = [mean for _, last, mean in self.before if onset is not None and last < onset]
+        if onset is None or now is None or not old:
+            return None
+        before = exp(old[-1])
+        return Finding(
+            kind=self.kind,
+            severity=Severity.CRITICAL,
+            onset_step=onset,
+            detected_step=step.number,
+            metric=self.metric,
+            score=log(now / before),
+            summary=f"since step {onset} the loss replays the run's beginning (it was {before:.4g}, now {now:.4g}): the weights are new",
+            evidence={"after": "start", "level": before, "now": now, "rewind_to": onset - 1, "window": [onset - 100, step.number]},
+        )
+
     def _turn(self, point: Point) -> None:
         self.block = []
         if "restart" in point.words:
             self.trial = None
+            self.before = list(self.history)
             self.history.clear()
             self.level.clear()
         elif "resume" in point.words and len(self.history) >= 8:

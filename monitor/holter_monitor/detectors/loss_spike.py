@@ -96,10 +96,13 @@ class LossSpike:
         self.seen += 1
         jump = self._grad_jump(step)
         if step.words & EXCUSES:
+            rise = self.current
             self._start_over()
             if "restart" in step.words:  # another model: its spread, too, is its own
                 self.level.clear()
                 self.grad.clear()
+            if rise is not None and rise.said:
+                return self._say(rise, step, rise.severity, "begun anew" if "restart" in step.words else "changed", is_over=True)
         if not self.level.knows(self.warmup_steps):
             self.level.learn(height)
             return None

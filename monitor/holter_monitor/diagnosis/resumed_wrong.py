@@ -11,6 +11,7 @@ RESUMED_WRONG = Cause(
     action="compare what was saved with what was loaded: optimizer moments, scheduler, data position, random state; resume once more from {rewind}",
     clues=(
         Clue(2.5, says("after", lambda after: after == "resume", "it began at the resume")),
+        Clue(2.5, says("after", lambda after: after == "start", "the loss replays the run's beginning: the weights were not loaded")),
         Clue(2.0, happened("resume", before=300)),
         Clue(-1.0, beside("loss_spike")),
     ),
