@@ -73,7 +73,7 @@ class Beginning:
         """Takes a record in. The step from which on the loss replays its beginning, once that is certain."""
         if len(self.steps) < 2 and number not in self.steps:
             self.steps.append(number)
-        if loss is None or not 0.0 < loss or not isfinite(loss):
+        if loss is None or not isfinite(loss) or loss <= 0.0:
             return None
         height = log(loss)
         before, self.last = self.last, height
@@ -130,7 +130,13 @@ class Beginning:
 
 def replay_of(step: Step, since: int) -> Event:
     """The restart that nobody declared, as it is hung on the step at which it became certain."""
-    return {"event": "restart", "rank": None, "step": step.number, "time_ns": int(step.time * 1e9), "attrs": {"implied": True, "since": since}}
+    return {
+        "event": "restart",
+        "rank": None,
+        "step": step.number,
+        "time_ns": int(step.time * 1e9),
+        "attrs": {"implied": True, "since": since},
+    }
 
 
 def replayed_since(step: Step) -> int | None:
