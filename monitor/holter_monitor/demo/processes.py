@@ -43,12 +43,17 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def stop_all_that_use(folder: Path) -> None:
     """End what still has a file of `folder` open: the node agent is nobody's child, by design, and would linger to ship its spool."""
-    mine = [process for process in psutil.process_iter() if process.pid != os.getpid() and _uses(process.pid, folder)]
+    mine = users_of(folder)
     for process in mine:
         _signal(process, signal.SIGTERM)
     _, stubborn = psutil.wait_procs(mine, GRACE_SECONDS)
     for process in stubborn:
         _signal(process, signal.SIGKILL)
+
+
+def users_of(folder: Path) -> list[psutil.Process]:
+    """The other processes that have a file of `folder` open."""
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _uses(process.pid, folder)]
 
 
 def _uses(pid: int, folder: Path) -> bool:
