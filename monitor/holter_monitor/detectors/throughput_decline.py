@@ -48,8 +48,8 @@ class ThroughputDecline:
             return self._begin(beat.step) if completed else ended
         if beat.stall is None and beat.seconds is not None:
             slope.has_seconds = True
-            slope.seconds += beat.seconds * (1.0 - self.levels.base / beat.cost) * self.pace.stride
-            slope.waited += max(0.0, (step.mean("data_wait_seconds") or 0.0) - self.pace.wait_level) * self.pace.stride
+            slope.seconds += beat.took * (1.0 - self.levels.base / beat.cost)
+            slope.waited += max(0.0, beat.wait - self.pace.wait_level) * beat.steps
         return self._follow(slope, beat.step) if completed else ended
 
     def finish(self) -> Finding | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from math import exp
 from typing import Any, ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stream.levels import Levels
-from holter_monitor.stream.lost_time import Loss
+from holter_monitor.stream.lost_time import Loss, Toll, usual_wait
 from holter_monitor.stream.pace import REBASES, SHARED, Beat, Pace, Stall
 from holter_monitor.stream.steps import Sample, Step
 from holter_monitor.stream.surroundings import Surroundings
@@ -43,15 +44,20 @@ class ThroughputDrop:
     """Open, by shape: "stalls", "level". A level that falls while stalls are told of is another trouble, with a base and an end of its own."""
     spent: float = field(init=False, default=0.0)
     """Cost of all records so far."""
+    block: Toll | None = field(init=False, default=None)
+    """What the records of the block in progress took."""
+    blocks: deque[Toll] = field(init=False, default_factory=lambda: deque(maxlen=128))
+    """What the blocks took whose levels `levels` keeps."""
 
     def observe(self, step: Step) -> list[Finding] | None:
         said = self._rebase(step) if step.words & REBASES else []
         self.surroundings.observe(step)
+        if "resume" in step.words:
+            self._cut()
         beat = self.pace.observe(step)
         if beat is None:
             return said or None
-        completed = self.levels.push(beat)
-        self.spent += beat.cost
+        completed = self._take(beat)
         if completed and not self.losses:
             self.levels.settle()
         open_before = tuple(self.losses.values())
@@ -67,11 +73,30 @@ class ThroughputDrop:
     def finish(self) -> list[Finding]:
         return [self._finding(loss, self.pace.last_step) for loss in self.losses.values() if loss.severity > Severity.INFO]
 
+    def _take(self, beat: Beat) -> bool:
+        """Takes a record in; True when it completed a block."""
+        completed = self.levels.push(beat)
+        self.spent += beat.cost
+        if self.block is None:
+            self.block = Toll(beat.step, beat.record)
+        self.block.add(beat)
+        if completed:
+            self.blocks.append(self.block)
+            self.block = None
+        return completed
+
+    def _cut(self) -> None:
+        """A block does not reach over a restart: what fell with it began with it."""
+        self.levels.records.clear()
+        self.block = None
+
     def _rebase(self, step: Step) -> list[Finding]:
         """A declared change of what a step costs ends the comparison with the old base."""
         ended = [self._finding(loss, step.number, end_step=step.number) for loss in self.losses.values()]
         self.losses.clear()
         self.levels.clear()
+        self.blocks.clear()
+        self.block = None
         return ended
 
     def _stall_loss(self) -> tuple[float, bool]:
@@ -88,8 +113,8 @@ class ThroughputDrop:
         confirmed = rest / (records + rest) >= self.time_loss or (len(burst) >= 3 and sum(burst) / records >= 0.6 * self.time_loss)
         return lost / (records + lost), confirmed
 
-    def _level_step(self) -> int | None:
-        """The step since which the level is down for good, if it fell at once; None otherwise."""
+    def _fallen(self) -> int | None:
+        """The place of the block since which the level is down for good, if it fell at once; None otherwise."""
         rise = self.levels.rise
         if rise <= max(self.level_loss, 5.0 * self.levels.noise(self.pace.scale)):
             return None
@@ -98,15 +123,13 @@ class ThroughputDrop:
 
     def _begin(self, beat: Beat, *, completed: bool) -> list[Finding]:
         stalls = self.losses.get("stalls")
-        level_step = self._level_step() if completed else None
-        if level_step is not None and (stalls is None or (stalls.is_confirmed and level_step > stalls.onset)):
-            records = int((beat.step - level_step) / max(self.pace.stride, 1e-9)) + 1
-            return [self._open(beat, level_step, records, "level", is_confirmed=True)]
+        fallen = self._fallen() if completed else None
+        if fallen is not None and (stalls is None or (stalls.is_confirmed and self.blocks[fallen].record > stalls.first_record)):
+            return [self._open_level(beat, fallen, stalls)]
         if stalls is None and beat.stall is not None and not beat.stall.excused:
             share, confirmed = self._stall_loss()
             if share >= self.time_loss:
-                first = self.pace.open_stalls(self.window_records)[-1]
-                return [self._open(beat, first.step, self.pace.records - first.record + 1, "stalls", is_confirmed=confirmed)]
+                return [self._open_stalls(beat, is_confirmed=confirmed)]
         return []
 
     def _is_remarkable(self, stall: Stall) -> bool:
@@ -117,21 +140,38 @@ class ThroughputDrop:
         alike = sum(1 for other in self.pace.stalls if other.ratio > size and not other.excused)
         return not is_round and self.pace.records >= self.lone_records and alike == 1 and self.pace.worst_pause < size
 
-    def _open(self, beat: Beat, onset: int, records: int, shape: str, *, is_confirmed: bool) -> Finding:
+    def _open_level(self, beat: Beat, fallen: int, stalls: Loss | None) -> Finding:
+        """Blocks tell what was lost since; what the stalls have counted of it already is theirs no more."""
+        blocks = list(self.blocks)
+        loss = self._loss(blocks[fallen].step, blocks[fallen].record, "level", blocks[max(0, fallen - 8) : fallen])
+        loss.severity, loss.is_confirmed = Severity.WARNING, True
+        for block, median in list(zip(blocks, self.levels.medians, strict=True))[fallen:]:
+            if stalls is None:
+                loss.add_whole(block)
+            else:
+                stalls.apart += loss.add_block(block, exp(median))
+        return self._open(loss, beat)
+
+    def _open_stalls(self, beat: Beat, *, is_confirmed: bool) -> Finding:
+        """The records between the stalls so far were at the level: they lost nothing."""
+        found = self.pace.open_stalls(self.window_records)
+        loss = self._loss(found[-1].step, found[-1].record, "stalls", list(self.blocks)[-8:])
+        loss.severity, loss.is_confirmed = Severity.WARNING if is_confirmed else Severity.INFO, is_confirmed
+        for stall in found:
+            loss.add_stall(stall)
+        quiet = loss.base * max(0, beat.record - loss.first_record + 1 - len(found))
+        loss.spent += quiet
+        loss.ideal += quiet
+        return self._open(loss, beat)
+
+    def _loss(self, onset: int, record: int, shape: str, calm: list[Toll]) -> Loss:
         base = self.levels.base or self.pace.level
-        severity = Severity.WARNING if is_confirmed else Severity.INFO
-        loss = Loss(onset, self.pace.records - records + 1, severity, base, shape, is_confirmed, self.spent, last_bad=beat.step)
-        stalls = self.pace.open_stalls(records)
-        quiet = self._level_now() if shape == "level" else base
-        loss.ideal = base * records
-        loss.spent = quiet * (records - len(stalls)) + sum(stall.ratio * self.pace.level for stall in stalls)
+        return Loss(onset, record, Severity.INFO, base, shape, is_confirmed=False, before=0.0, usual_wait=usual_wait(calm))
+
+    def _open(self, loss: Loss, beat: Beat) -> Finding:
         loss.before = max(0.0, self.spent - loss.spent)
-        loss.stalls = len(stalls)
-        loss.waited = sum(stall.wait for stall in stalls)
-        if beat.seconds is not None:
-            loss.has_seconds = True
-            loss.seconds = (loss.spent - loss.ideal) * beat.seconds / beat.cost * self.pace.stride
-        self.losses[shape] = loss
+        loss.last_bad, loss.bad_record = beat.step, beat.record
+        self.losses[loss.shape] = loss
         return self._say(loss, beat.step)
 
     def _level_now(self) -> float:
@@ -140,17 +180,17 @@ class ThroughputDrop:
 
     def _follow(self, loss: Loss, beat: Beat, *, completed: bool) -> list[Finding]:
         stall = beat.stall
-        if stall is None or not stall.excused:
-            loss.add(beat, self.pace.stride, stall.wait if stall else 0.0)
+        self._count(loss, beat, completed=completed)
         worsened = False
         if stall is not None and not stall.excused:
             loss.stalls += 1
-            loss.last_bad = loss.last_bad if self._stalls_are_told_apart_from(loss) else beat.step
+            if not self._stalls_are_told_apart_from(loss):
+                loss.last_bad, loss.bad_record = beat.step, beat.record
             worsened = not loss.is_confirmed and self._stall_loss()[1]
         if completed:
             if self.levels.rise > max(0.5 * self.level_loss, 2.5 * self.levels.noise(self.pace.scale)):
-                loss.last_bad = beat.step
-            if not loss.is_confirmed and self._level_step() is not None:
+                loss.last_bad, loss.bad_record = beat.step, beat.record
+            if not loss.is_confirmed and self._fallen() is not None:
                 worsened, loss.shape = True, "level"
                 self.losses = {"level": loss}
             if self._has_passed(loss):
@@ -160,7 +200,7 @@ class ThroughputDrop:
                 return [self._say(loss, beat.step)]
         if worsened:
             loss.severity, loss.is_confirmed = Severity.WARNING, True
-        elif loss.severity == Severity.INFO and self.pace.records == loss.first_record + 1:
+        elif loss.severity == Severity.INFO and beat.record == loss.first_record + 1:
             # With the record after it, so that a level that fell is not taken for a stall.
             stalls = self.pace.open_stalls(2)
             if len(stalls) == 1 and self._is_remarkable(stalls[0]):
@@ -171,13 +211,24 @@ class ThroughputDrop:
             return [self._say(loss, beat.step)]
         return []
 
+    def _count(self, loss: Loss, beat: Beat, *, completed: bool) -> None:
+        """Each second once: of a block in which stalls and the level both cost, the level has what its median stands above the base."""
+        for stall in beat.forgiven:
+            if stall.record >= loss.first_record and not self._stalls_are_told_apart_from(loss):
+                loss.add_stall(stall, -1)
+        if not self._stalls_are_told_apart_from(loss):
+            if beat.stall is None or not beat.stall.excused:
+                loss.add(beat)
+        elif completed:
+            self.losses["stalls"].apart += loss.add_block(self.blocks[-1], self._level_now())
+
     def _pages(self, loss: Loss) -> bool:
         """A level that fell pages for itself, not once more for the stalls before it."""
         return loss is list(self.losses.values())[-1] and loss.goes_on(self.window_records, self.page_loss)
 
     def _has_passed(self, loss: Loss) -> bool:
         records = self.calm_records if loss.shape == "stalls" else 100
-        calm = self.pace.last_step - loss.last_bad >= records * self.pace.stride
+        calm = self.pace.records - loss.bad_record >= records
         excused = not loss.is_confirmed and not self.pace.open_stalls(self.window_records)
         return excused or (calm and (self._stalls_are_told_apart_from(loss) or self._stall_loss()[0] < self.time_loss))
 
@@ -196,18 +247,18 @@ class ThroughputDrop:
 
     def _finding(self, loss: Loss, step: int, *, end_step: int | None = None) -> Finding:
         numbers, said = self.surroundings.evidence()
-        if loss.has_seconds and loss.seconds > 0.0 and self.pace.wait_level > 0.0:
-            numbers["data_wait_share"] = round(min(1.0, loss.waited / loss.seconds), 3)
+        if loss.seconds > 0.0 and self.pace.wait_level > 0.0:
+            numbers["data_wait_share"] = round(loss.wait_share, 3)
             said.insert(0, f"data wait explains {numbers['data_wait_share']:.0%}")
         return Finding(
             kind=self.kind,
             severity=loss.severity,
             onset_step=loss.onset,
-            detected_step=step,
+            detected_step=max(step, loss.onset),
             end_step=end_step,
             metric=self.pace.basis,
             score=loss.recent_share / self.time_loss,
-            cost_seconds=max(0.0, loss.seconds) if loss.has_seconds else None,
+            cost_seconds=loss.cost_seconds,
             summary=loss.sentence(said, self._level_now() / loss.base, end_step),
             evidence=self._evidence(loss, step) | numbers,
         )
@@ -220,6 +271,7 @@ class ThroughputDrop:
             "level_ratio": round(self._level_now() / loss.base, 4),
             "share_lost": round(loss.share, 4),
             "share_lost_since_onset": round(loss.recent_share, 4),
+            "told_apart_seconds": round(loss.apart, 3) if loss.apart else None,
             "stalls": loss.stalls,
             "periods": [[round(period.length, 1), round(period.ratio, 2)] for period in self.pace.periods],
             "window": [loss.onset - int(100 * self.pace.stride), step],

@@ -21,6 +21,7 @@ class Spell:
     seconds: float
     waited: float
     last: int
+    last_record: int
     said_count: int
     first_record: int
 
@@ -55,6 +56,8 @@ class ThroughputStalls:
         if beat is None:
             return None
         stall = beat.stall
+        if self.spell is not None and beat.forgiven:
+            self._forgive(self.spell, beat.forgiven)
         if stall is None or stall.excused:
             if self.spell is not None and self.pace.records % 20 == 0 and self._is_quiet(self.spell):
                 return self._end()
@@ -74,7 +77,7 @@ class ThroughputStalls:
         burst = [s.ratio - 1.0 for s in stalls if s.record > self.pace.records - 8 and s.ratio > 3.0]
         if rest / (records + rest) >= self.time_loss or (len(burst) >= 3 and sum(burst) / records >= 0.6 * self.time_loss):
             first = stalls[-1]
-            self.spell = Spell(first.step, Severity.WARNING, len(stalls), 0.0, 0.0, stall.step, len(stalls), first.record)
+            self.spell = Spell(first.step, Severity.WARNING, len(stalls), 0.0, 0.0, stall.step, stall.record, len(stalls), first.record)
             self.spell.seconds, self.spell.waited = sum(s.seconds for s in stalls), sum(s.wait for s in stalls)
             return self._finding(self.spell, stall.step)
         return self._single(stall) if stall.ratio >= self.single_ratio else None
@@ -85,21 +88,30 @@ class ThroughputStalls:
         if not is_first or self.pace.records < 100 or _is_round(stall.step, self.pace.stride):
             return None
         severity = Severity.WARNING if stall.step - self.pace.first_step >= self.calm_steps else Severity.INFO
-        spell = Spell(stall.step, severity, 1, stall.seconds, stall.wait, stall.step, 1, stall.record)
+        spell = Spell(stall.step, severity, 1, stall.seconds, stall.wait, stall.step, stall.record, 1, stall.record)
         return self._finding(spell, stall.step, end_step=stall.step)
 
     def _go_on(self, spell: Spell, stall: Stall) -> Finding | None:
         spell.count += 1
         spell.seconds += stall.seconds
         spell.waited += stall.wait
-        spell.last = stall.step
+        spell.last, spell.last_record = stall.step, stall.record
         if spell.count < 2 * spell.said_count:
             return None
         spell.said_count = spell.count
         return self._finding(spell, stall.step)
 
     def _is_quiet(self, spell: Spell) -> bool:
-        return self.pace.last_step - spell.last >= self.quiet_records * self.pace.stride
+        return self.pace.records - spell.last_record >= self.quiet_records
+
+    @staticmethod
+    def _forgive(spell: Spell, stalls: tuple[Stall, ...]) -> None:
+        """What turned out to be a regular pause was no loss."""
+        for stall in stalls:
+            if stall.record >= spell.first_record:
+                spell.count -= 1
+                spell.seconds -= stall.seconds
+                spell.waited -= stall.wait
 
     def _end(self) -> Finding | None:
         spell, self.spell = self.spell, None

@@ -68,11 +68,11 @@ class Levels:
         return max(MAD_TO_SIGMA * steps[len(steps) // 2] if steps else 0.0, 0.4 * scale)
 
     def jump(self) -> tuple[float, int]:
-        """The largest sudden rise between neighbouring pairs of blocks, and the first step after it."""
+        """The largest sudden rise between neighbouring pairs of blocks, and the place of the first block after it."""
         blocks = list(self.medians)
         best, at = 0.0, len(blocks) - 1
         for i in range(2, len(blocks) - 1):
             rise = min(blocks[i], blocks[i + 1]) - max(blocks[i - 1], blocks[i - 2])
             if rise > best:
                 best, at = rise, i
-        return best, self.starts[at]
+        return best, at

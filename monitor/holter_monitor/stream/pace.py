@@ -18,8 +18,8 @@ from holter_monitor.stream.steps import Step
 
 PAUSES = frozenset({"checkpoint", "eval", "resume", "stage"})
 """Declared events whose step, and the next one, may take as long as they like."""
-REBASES = frozenset({"batch_size_change", "seq_len_change", "data_stage_change"})
-"""Declared events after which a step costs something else."""
+REBASES = frozenset({"batch_size_change", "seq_len_change", "data_stage_change", "restart"})
+"""Events after which a step costs something else; a restart from scratch may be another model."""
 SHARED = {"shared": True}
 """Metadata of a detector's field that is the run's and not its own: the engine sets it, and keeps it in the snapshot once."""
 RATES = ("tokens_per_second", "samples_per_second")
@@ -38,6 +38,9 @@ class Stall:
     wait: float
     """The part of `seconds` that the data loader took."""
     excused: bool
+    cost: float = 0.0
+    took: float = 0.0
+    """Its whole wall time."""
 
 
 @dataclass(slots=True)
@@ -65,8 +68,19 @@ class Beat:
     """`cost` in units of the level."""
     seconds: float | None
     """The step's wall time; None where the log has no step times."""
-    stall: Stall | None
+    steps: float = 1.0
+    """How many steps the record stands for."""
+    wait: float = 0.0
+    """Seconds of a step that the data loader took."""
+    stall: Stall | None = None
     """The stall that this record is, if it is one."""
+    forgiven: tuple[Stall, ...] = ()
+    """Earlier stalls that this one has shown to be part of a regular pause: they were no loss."""
+
+    @property
+    def took(self) -> float:
+        """The record's wall time; 0.0 where the log has no step times."""
+        return (self.seconds or 0.0) * self.steps
 
 
 @dataclass(kw_only=True)
@@ -117,7 +131,7 @@ class Pace:
         cost = self._cost(step)
         if cost is None:
             return None
-        self._advance(step.number)
+        steps = self._advance(step.number)
         if self.records <= self.warmup_records:
             self.early.append((step.number, self.records, cost))
             return None
@@ -125,15 +139,16 @@ class Pace:
             self._start(step.number, cost)
             return None
         ratio = cost / self.level
-        beat = Beat(step.number, self.records, cost, ratio, cost if self.basis == SECONDS else step.mean(SECONDS), None)
         wait = step.mean("data_wait_seconds") or 0.0
+        seconds = cost if self.basis == SECONDS else step.mean(SECONDS)
+        beat = Beat(step.number, self.records, cost, ratio, seconds, steps, wait)
         if ratio <= self.limit:
             self.run_of_stalls = 0
             level = self.wait_level
             self.wait_level = level + 0.02 * (min(wait, 4.0 * level + 1e-9) - level) if level else wait
             self._learn(cost, 10)
             return beat
-        beat.stall = self._stall(beat, wait)
+        beat.stall = self._stall(beat)
         return beat
 
     def open_stalls(self, records: int) -> list[Stall]:
@@ -167,7 +182,9 @@ class Pace:
                 return value if metric == SECONDS else 1.0 / value
         return None
 
-    def _advance(self, step: int) -> None:
+    def _advance(self, step: int) -> float:
+        """Counts the record; answers with the steps that it stands for: since the record before, but not the whole of a gap in the log."""
+        passed = step - self.last_step if self.last_step >= 0 else 1
         self.records += 1
         if self.first_step < 0:
             self.first_step = step
@@ -176,6 +193,7 @@ class Pace:
             if self.records % 16 == 0 or self.records < 16:
                 self.stride = float(median(self.strides))
         self.last_step = step
+        return float(passed) if 0 < passed <= 2.0 * self.stride else self.stride
 
     def _start(self, step: int, cost: float) -> None:
         self.early.append((step, self.records, cost))
@@ -197,17 +215,21 @@ class Pace:
         self.scale = max(0.001, spread / 2.0 * MAD_TO_SIGMA)
         self.limit = max(self.least_ratio, exp(min(8.0 * self.scale, 3.0)))
 
-    def _stall(self, beat: Beat, wait: float) -> Stall:
+    def _stall(self, beat: Beat) -> Stall:
         self.run_of_stalls += 1
         if self.run_of_stalls >= 20:  # twenty in a row are a new level, not stalls
             self.normal.push(beat.cost)
             if self.run_of_stalls >= 120:
                 self._learn(beat.cost, 10)
-        lost = (beat.seconds or 0.0) * (1.0 - 1.0 / beat.ratio) * self.stride
-        waited = min(lost, max(0.0, wait - self.wait_level) * self.stride)
-        stall = Stall(beat.step, beat.record, beat.ratio, lost, waited, self.records <= self.excused_until)
+        lost = beat.took * (1.0 - 1.0 / beat.ratio)
+        waited = min(lost, max(0.0, beat.wait - self.wait_level) * beat.steps)
+        stall = Stall(beat.step, beat.record, beat.ratio, lost, waited, self.records <= self.excused_until, beat.cost, beat.took)
         if not stall.excused and self.run_of_stalls < 20:
-            stall.excused = any(self._hits(period, stall) for period in self.periods) or self._finds_period(stall)
+            if any(self._hits(period, stall) for period in self.periods):
+                stall.excused = True
+            else:
+                forgiven = self._finds_period(stall)
+                stall.excused, beat.forgiven = forgiven is not None, forgiven or ()
         if stall.excused:
             self.worst_pause = max(self.worst_pause, stall.ratio)
         else:
@@ -221,12 +243,13 @@ class Pace:
             period.last = stall.step
         return True
 
-    def _finds_period(self, stall: Stall) -> bool:
-        """Whether this stall and earlier ones of its size stand at equal distances, more of them than chance would put there."""
+    def _finds_period(self, stall: Stall) -> tuple[Stall, ...] | None:
+        """The earlier stalls that a period excuses after all: this one and others of its size stand at equal distances, more of them than
+        chance would put there. None where they do not."""
         self.periods = [period for period in self.periods if abs(stall.step - period.last) <= 4.0 * period.length]
         alike = [old for old in self.stalls if old.step < stall.step and 0.625 < (old.ratio - 1.0) / (stall.ratio - 1.0) < 1.6][-24:]
         if len(alike) < 2:
-            return False
+            return None
         span = stall.step - alike[0].step
         best: list[Stall] = []
         best_chance = 0.05
@@ -243,12 +266,13 @@ class Pace:
             if len(chain) >= 2 and chance < best_chance:
                 best, best_chance = chain, chance
         if not best:
-            return False
+            return None
+        forgiven = tuple(old for old in best if not old.excused)
         for old in best:
             old.excused = True
         length = (stall.step - best[-1].step) / len(best)
         self.periods = [*self.periods[-5:], Period(length, stall.step, median([old.ratio for old in best]))]
-        return True
+        return forgiven
 
 
 def _chain(stalls: list[Stall], newest: Stall, gap: int, slack: float) -> list[Stall]:
