@@ -165,3 +165,27 @@ def test_a_failed_write_leaves_nothing_behind(samples, monkeypatch):
         samples.write([broken])
     assert samples.metrics("r") == ["loss"]
     assert values(samples, "loss") == [(1, 0, 1.0), (1, 1, 2.0)]
+
+
+def test_rows_leave_the_write_ahead_log_when_their_row_group_is_full(tmp_path):
+    """Packed in mid-group they would be written twice; never packed, the log would grow to its threshold uncompressed."""
+    store = DuckDbQueries(tmp_path / "samples.duckdb")
+    log = tmp_path / "samples.duckdb.wal"
+    sizes = []
+    for offset in range(1, 16):  # the 13th fills a group of 122,880
+        store.write([entry(offset, {"loss": np.full(10_000, 2.5, "<f4")}, ranks=10_000)])
+        sizes.append(log.stat().st_size)
+    store.close()
+    assert sizes[:13] == sorted(sizes[:13])
+    assert sizes[13] < sizes[0] * 1.5
+    assert sizes[14] > sizes[13]
+    again = DuckDbQueries(tmp_path / "samples.duckdb")
+    assert len(values(again, "loss")) == 150_000
+    again.close()
+
+
+def test_a_batch_lies_by_step_and_rank_however_its_frames_came(samples):
+    entries = [entry(1, {"loss": [3.0]}, ranks=1, step=8, node="n2"), entry(2, {"loss": [1.0, 2.0]}, step=7)]
+    samples.write(entries)
+    rows = samples.cursor().execute(f"SELECT step, rank FROM {samples.catalog.tables('r')[0]}").fetchall()
+    assert rows == [(7, 0), (7, 1), (8, 0)]

@@ -42,7 +42,13 @@ class Block:
         return Block([entry for entry in self.entries if any(name in metrics for name in _types(entry.frame))], self.types)
 
     def table(self, attempts: Mapping[str, int], nodes: Mapping[str, int], columns: Mapping[str, str]) -> pa.Table:
-        """The Arrow table to insert: the keys, then each metric under its column's name."""
+        """The Arrow table to insert: the keys, then each metric under its column's name. By attempt, step and rank: beside their neighbours the keys
+        pack to a few bits."""
+        table = self._table(attempts, nodes, columns)
+        keys = [table[key].to_numpy() for key in ("rank", "step", "attempt")]
+        return table.take(pa.array(np.lexsort(keys)))
+
+    def _table(self, attempts: Mapping[str, int], nodes: Mapping[str, int], columns: Mapping[str, str]) -> pa.Table:
         lengths = [entry.frame.rows for entry in self.entries]
         parts: dict[str, Any] = {
             "attempt": np.repeat(np.array([attempts[name] for name in self.attempts], np.int32), lengths),
