@@ -96,6 +96,19 @@ def test_a_process_that_shares_its_core_waits_for_the_cpu_and_one_that_sleeps_do
             process.wait()
 
 
+def test_a_thread_that_reads_is_looked_at_too(tmp_path):
+    """A loader of threads: the one that reads stands blocked, the hundred that compute are left alone."""
+    proc = Written(tmp_path / "proc")
+    proc.put(100)
+    for thread in range(200, 300):
+        proc.put(thread, parent=1)
+        (proc.folder / "100" / "task" / str(thread)).mkdir(parents=True)
+        (proc.folder / "100" / "task" / str(thread) / "io").write_text(f"rchar: {10**9 if thread == 250 else 0}\nwchar: 0\n")
+    waits = proc.waits()
+    assert proc.ask(waits, lambda look: proc.put(250, state="D"))["process_io_wait_ratio"] == 1.0
+    assert waits.families == {100: [100, 250]}
+
+
 def test_a_tree_holds_children_of_children():
     inner = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'print(1, flush=True)\\nimport time\\ntime.sleep(60)'])"
     with subprocess.Popen([sys.executable, "-c", inner], stdout=subprocess.PIPE) as outer:

@@ -67,3 +67,33 @@ def test_the_host_s_signals_are_found_however_many_disks_it_has(tmp_path: Any) -
     waiting = found["host_io_pressure_ratio"]
     assert (round(waiting.before, 3), round(waiting.since, 3), waiting.peak) == (0.02, 0.6, 0.6)
     assert found["host_load_1m"].ratio == 1.0 and 5 < len(found) <= 16
+
+
+def ranks_look(offset: int, attempt: str, step: int, waits: list[float]) -> Entry:
+    """A look of the sampler at all ranks, as the agent sends it."""
+    size = len(waits)
+    frame = Frame("run1", attempt, "n1", f"boot-{attempt}", offset, 1, np.arange(size), np.full(size, step), np.full(size, offset))
+    frame.metrics = {"process_cpu_wait_ratio": Column(np.array(waits))}
+    return Entry(offset, 0.0, encode(frame))
+
+
+def test_the_one_rank_of_many_that_waits_for_a_cpu_is_found_and_an_older_attempt_counts_for_nothing(tmp_path: Any) -> None:
+    """The run is slow as a whole; what the ranks wait for tells which of them it waits for. The attempt before was starved at the same steps."""
+    samples = DuckDbQueries(tmp_path / "samples.duckdb")
+    calm, starved = [0.02] * 8, [0.02] * 5 + [0.7] + [0.02] * 2
+    samples.write([ranks_look(n, "a0", 50 * n, [0.9] * 8) for n in range(1, 24)])
+    samples.write([ranks_look(100 + n, "a1", 50 * n, calm if n < 20 else starved) for n in range(1, 24)])
+    facts: dict[str, Any] = {
+        "id": "i",
+        "run": "run1",
+        "project": "p",
+        "kind": "throughput_drop",
+        "scope": "run",
+        "severity": Severity.WARNING,
+    }
+    facts |= {"state": "open", "onset_step": 1000, "detected_step": 1150, "summary": "", "created": 0.0, "updated": 0.0, "attempt": "a1"}
+    found = signals.of_processes(samples, Incident(**facts), 8)["process_cpu_wait_ratio"]
+    elsewhere = signals.of_processes(samples, Incident(**facts | {"ranks": [2]}), 8)["process_cpu_wait_ratio"]
+    samples.close()
+    assert (round(found.before, 3), round(found.since, 3), found.peak_rank) == (0.02, 0.7, 5)
+    assert round(elsewhere.since, 3) == 0.02

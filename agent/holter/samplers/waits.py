@@ -20,6 +20,8 @@ _BLOCK_TICKS = 39
 """Place of `delayacct_blkio_ticks` among the fields that `stat` gives (proc_pid_stat(5), field 42)."""
 _MANY = 64
 """Processes of a rank that are looked at; a tree of more is an accident."""
+_READERS, _MANY_THREADS = 8, 1024
+"""Threads of a rank that are looked at, and among how many they are sought."""
 
 
 @dataclass(slots=True)
@@ -39,7 +41,7 @@ class Waits:
     `process_io_wait_ratio`: share in which it was in uninterruptible sleep, which is where a read from a disk, NFS or FUSE waits: by looks
     twice a second, or exact where the kernel accounts for delays (`sysctl kernel.task_delayacct=1`). Of each rank, the worst of its processes.
 
-    Only main threads are looked at: a loader of threads inside the rank's process is seen by the node's pressure alone.
+    Looked at are the main threads, and of the rank's other threads the few that read most: loaders of threads (tf.data, DALI) are among them.
     """
 
     name: ClassVar[str] = "waits"
@@ -57,7 +59,8 @@ class Waits:
         if not (self.proc / "self" / "stat").exists():
             raise SamplerAbsent("no /proc to read")
         if self.looks % (_LOOKS * _ANSWERS) == 0 or any(place.pid not in self.families for place in places):
-            self.families = {pid: found[:_MANY] for pid, found in trees((place.pid for place in places), self.proc).items()}
+            found = trees((place.pid for place in places), self.proc)
+            self.families = {pid: family[:_MANY] + self._readers(pid) for pid, family in found.items()}
         self.looks += 1
         for pid in {each for place in places for each in self.families.get(place.pid, ())}:
             self._look(pid)
@@ -96,6 +99,18 @@ class Waits:
         if queued is not None and life.queued_ns is not None and seconds > 0:
             waited = min(1.0, max(0.0, (queued - life.queued_ns) / 1e9 / seconds))
         return waited, min(1.0, blocked)
+
+    def _readers(self, pid: int) -> list[int]:
+        """The threads that have read most, by what each read until now; `/proc/TID` answers for a thread too."""
+        read = []
+        try:
+            threads = [int(name) for name in os.listdir(f"{self.proc}/{pid}/task")[:_MANY_THREADS] if int(name) != pid]
+            for thread in threads:
+                with open(f"{self.proc}/{pid}/task/{thread}/io", "rb", buffering=0) as file:
+                    read.append((int(file.read(256).split()[1]), thread))
+        except (OSError, ValueError, IndexError):
+            return []
+        return [thread for count, thread in sorted(read, reverse=True)[:_READERS] if count]
 
     def _queued(self, pid: int) -> int | None:
         """Nanoseconds in the run queue so far. A kernel that does not count says 0 of everything, also of the time on the CPU."""

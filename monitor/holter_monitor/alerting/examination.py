@@ -25,7 +25,7 @@ _SURE = 0.5
 @dataclass(frozen=True)
 class Examination:
     samples: SampleStore | None = None
-    """Where the signals of hosts are; without it, diagnosis does without them."""
+    """Where the signals of hosts and processes are; without it, diagnosis does without them."""
 
     def examine(self, desk: Desk, run: Run, incident: Incident, current: Sequence[Incident]) -> list[Change]:
         """Rank the causes anew. A change is reported when somebody who was told of one cause should hear of another."""
@@ -40,20 +40,20 @@ class Examination:
         if desk.looks_left > 0:
             desk.looks_left -= 1
             found = signals.of_ranks(desk.connection, incident, is_everywhere=case.is_everywhere)
-            found |= self._hosts(incident, found.get("step_time_seconds")) if desk.looks_left > LOOKS - _HOST_LOOKS else {}
+            found |= self._sampled(run, incident, found.get("step_time_seconds")) if desk.looks_left > LOOKS - _HOST_LOOKS else {}
             case = replace(case, signals=found, events=signals.events(desk.connection, incident))
         incident.evidence = {**incident.evidence, **remedy(case)}
         return diagnose(case)
 
-    def _hosts(self, incident: Incident, step_time: Signal | None) -> dict[str, Signal]:
+    def _sampled(self, run: Run, incident: Incident, step_time: Signal | None) -> dict[str, Signal]:
+        if self.samples is None:
+            return {}
+        seconds = step_time.before if step_time else None
         try:
-            return (
-                {}
-                if self.samples is None
-                else signals.of_hosts(self.samples, incident, step_seconds=step_time.before if step_time else None)
-            )
+            hosts = signals.of_hosts(self.samples, incident, step_seconds=seconds)
+            return hosts | signals.of_processes(self.samples, incident, run.world_size, step_seconds=seconds)
         except MonitorError as error:  # the sample store is away: the alert must not wait for it
-            logger.warning("no host signals for the diagnosis of %s: %s", incident.id, error)
+            logger.warning("no sampled signals for the diagnosis of %s: %s", incident.id, error)
             return {}
 
 

@@ -63,7 +63,7 @@ CAUSES: tuple[Cause, ...] = (
 _LEAST = 0.08
 _AT_MOST = 5
 _SUPPORT = 1.0
-"""Weight of clues in favour that a cause needs to be named."""
+"""The strongest clue in favour must weigh so much for a cause to be named: several hints together still fit too many causes."""
 
 
 def diagnose(case: Case) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def _weigh(cause: Cause, case: Case) -> tuple[float, tuple[Cause, list[str], lis
         words = clue.look(case)
         if words is not None:
             score += clue.weight
-            support += max(0.0, clue.weight)
+            support = max(support, clue.weight)
             (seen if clue.weight > 0 else contrary).append(words)
     # "All ranks at once" fits many causes: a hint alone names none of them.
     return (score, (cause, seen, contrary)) if support >= _SUPPORT else None

@@ -111,6 +111,32 @@ def stays(metric: str, below: float, name: str) -> Look:
     return look
 
 
+def grows(metric: str, by: float, name: str) -> Look:
+    """A share of the time, of one rank's processes, is larger by at least so much than it was."""
+
+    def look(case: Case) -> str | None:
+        signal = case.signals.get(metric)
+        if signal is None or signal.since - signal.before < by:
+            return None
+        who = "" if signal.peak_rank is None else f"rank {signal.peak_rank} "
+        return f"{who}{name} {signal.since:.0%} of the time ({signal.before:.0%} before)"
+
+    return look
+
+
+def without(metric: str, look: Look) -> Look:
+    """The look, where nobody measured what would tell more."""
+    return lambda case: None if case.family(metric) else look(case)
+
+
+def waits_for_data(case: Case) -> str | None:
+    """The ranks wait for data twice as long as before, and a share of the step that matters: twice a microsecond is nothing."""
+    wait, step = case.signals.get("data_wait_seconds"), case.signals.get("step_time_seconds")
+    if wait is None or wait.ratio < 2.0 or (step is not None and wait.since < 0.05 * step.since):
+        return None
+    return f"data wait x{wait.ratio:.1f}: {_short(wait.before)} s before, {_short(wait.since)} s since" if wait.before > 0 else None
+
+
 def says(key: str, accept: Callable[[Any], bool], sentence: str) -> Look:
     """The incident's own evidence has this value. `{value}` in the sentence is the value."""
 

@@ -25,7 +25,7 @@ FAULTY_GPU = Cause(
         Clue(3.0, happened("gpu_error")),
         Clue(2.5, kind_is("memory_corruption")),
         Clue(1.0, says("xid", lambda xid: xid is not None, "XID {value}")),
-        Clue(1.0, local("only these ranks")),
+        Clue(0.5, local("only these ranks")),
         Clue(1.0, says("suspect_times", lambda times: times >= 3, "the same node was lost first {value} times")),
     ),
 )

@@ -18,7 +18,7 @@ SLOW_NETWORK = Cause(
         Clue(0.3, everywhere("all ranks slowed down together")),
         Clue(-1.5, says("compute_ratio", lambda ratio: ratio > 1.15, "compute time x{value}")),
         Clue(-3.0, beside("straggler", sentence="some ranks are slow themselves: the others wait for them inside communication")),
-        Clue(-2.0, says("cause", lambda cause: cause in ("compute", "data_wait"), "the extra time is its own {value}")),
+        Clue(-2.0, says("cause", lambda cause: cause in ("own work", "data_wait"), "the extra time is its own {value}")),
         Clue(-2.0, says("data_wait_share", lambda share: share > 0.5, "data wait explains {value:.0%} of the lost time")),
         Clue(-1.5, steady("section_communication_seconds", 1.2, "time in communication")),
     ),

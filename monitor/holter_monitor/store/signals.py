@@ -1,8 +1,8 @@
-"""How the run's signals moved around an incident's onset: ranks from the step summaries, hosts from the sample store."""
+"""How the run's signals moved around an incident's onset: ranks from the step summaries; hosts and the ranks' processes from the sample store."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from holter_monitor.diagnosis import Event, Signal
 from holter_monitor.incidents import Incident
-from holter_monitor.store.ports import SampleStore, Window
+from holter_monitor.store.ports import Rows, SampleStore, Window
 from holter_monitor.store.tables import run_events, step_summaries
 
 BEFORE, LEADING, AFTER = 200, 10, 50
@@ -24,6 +24,9 @@ METRICS = (
     "process_memory_shared_bytes gpu_sm_clock_hertz gpu_temperature_celsius gpu_nvlink_errors_total gpu_pcie_replays_total "
     "section_communication_seconds section_all_reduce_seconds section_checkpoint_seconds"
 )
+PROCESSES = ("process_cpu_wait_ratio", "process_io_wait_ratio")
+MOST_RANKS = 512
+"""Of a larger run, so many ranks evenly spread are looked at for what they wait for."""
 HOSTS = ("host_disk_read_latency_seconds", "host_io_pressure_ratio", "host_cpu_ratio", "host_cpu_steal_ratio", "host_load_1m")
 _FALLS = ("gpu_sm_clock_hertz",)
 ROW = step_summaries.c
@@ -63,25 +66,63 @@ def _signal(metric: str, places: Mapping[int, Any], is_everywhere: bool) -> Sign
 
 
 def of_hosts(samples: SampleStore, incident: Incident, *, step_seconds: float | None = None) -> dict[str, Signal]:
-    """From the sample store, on the incident's nodes (or all of them). What was sampled less than twice before the onset says nothing.
-    Hosts are sampled by time: where steps are quick, more of them are looked at."""
+    """From the sample store, on the incident's nodes (or all of them). What was sampled less than twice before the onset says nothing."""
     onset, found = incident.onset_step, {}
-    quick = 0 if not step_seconds else min(20_000, int(HOST_SECONDS / step_seconds))
-    before, after = max(BEFORE, quick), max(AFTER, quick // 2)
-    window = Window(from_step=max(0, onset - before), to_step=max(incident.detected_step, onset + after))
     names = samples.nodes(incident.run)
     known = [name for name in samples.metrics(incident.run) if name.startswith(HOSTS)] if onset >= 0 else []
     metrics = sorted(known, key=lambda name: "." in name)[:MOST_HOST_SIGNALS]  # a node of many disks must not crowd out what it has one of
     for metric in metrics:
-        rows = samples.ranks(incident.run, metric, window)
-        value, early = np.asarray(rows.value, float), np.asarray(rows.step) < onset
-        kept = np.isfinite(value)
+        rows, kept = _sampled(samples, incident, metric, _window(incident, step_seconds))
         if incident.nodes and rows.node.size:
             kept &= np.isin(rows.node, [number for number, name in names.items() if name in incident.nodes])
-        calm, since = value[kept & early], value[kept & ~early]
+        calm, since = rows.value[kept & (rows.step < onset)], rows.value[kept & (rows.step >= onset)]
         if calm.size >= 2 and since.size >= 1:
             found[metric] = Signal(before=float(calm.mean()), since=float(since.mean()), peak=float(since.max()), lowest=float(since.min()))
     return found
+
+
+def of_processes(samples: SampleStore, incident: Incident, world_size: int, *, step_seconds: float | None = None) -> dict[str, Signal]:
+    """What the ranks' own processes waited for: of the incident's ranks (or all), the one whose waiting grew most. One rank that waits holds
+    up all, so a mean over them would hide it."""
+    onset = incident.onset_step
+    known = [name for name in samples.metrics(incident.run) if name in PROCESSES] if onset >= 0 else []
+    ranks = incident.ranks[:MOST_RANKS] or (None if world_size <= MOST_RANKS else list(range(0, world_size, -(-world_size // MOST_RANKS))))
+    found = {}
+    for metric in known:
+        rows, kept = _sampled(samples, incident, metric, _window(incident, step_seconds), ranks)
+        moved = [
+            Signal(
+                before=float(calm.mean()),
+                since=float(since.mean()),
+                peak=float(since.max()),
+                peak_rank=int(rank),
+                lowest=float(since.min()),
+            )
+            for rank in np.unique(rows.rank[kept])
+            if (calm := rows.value[kept & (rows.rank == rank) & (rows.step < onset)]).size >= 2
+            and (since := rows.value[kept & (rows.rank == rank) & (rows.step >= onset)]).size
+        ]
+        if moved:
+            found[metric] = max(moved, key=lambda signal: signal.since - signal.before)
+    return found
+
+
+def _window(incident: Incident, step_seconds: float | None) -> Window:
+    """Samplers go by time: where steps are quick, more of them are looked at."""
+    quick = 0 if not step_seconds else min(20_000, int(HOST_SECONDS / step_seconds))
+    before, after = max(BEFORE, quick), max(AFTER, quick // 2)
+    return Window(from_step=max(0, incident.onset_step - before), to_step=max(incident.detected_step, incident.onset_step + after))
+
+
+def _sampled(
+    samples: SampleStore, incident: Incident, metric: str, window: Window, ranks: Sequence[int] | None = None
+) -> tuple[Rows, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """The rows of a sampled metric and which of them count: finite, and of the incident's attempt; the same steps of an older one had another fate."""
+    rows = samples.ranks(incident.run, metric, window, ranks)
+    kept = np.isfinite(np.asarray(rows.value, float))
+    if incident.attempt:
+        kept &= np.isin(rows.attempt, [number for number, name in samples.attempts(incident.run).items() if name == incident.attempt])
+    return rows, kept
 
 
 def events(connection: sa.Connection, incident: Incident) -> list[Event]:
