@@ -73,6 +73,7 @@ class Word(IntEnum):
     REACHED = 40  # r: the newest step whose device values are still on their way
     REACHED_AT = 41  # r: monotonic ns
     GARBAGE = 42  # r: nanoseconds that the garbage collector has taken so far, told about once a second
+    TOLD = 48  # a: what of DROPPED has been declared, in the same order
 
 
 DROP_REASONS: Final = ("too_many_names", "value_not_a_number", "events_full", "event_too_large", "device_busy", "internal_error")

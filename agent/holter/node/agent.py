@@ -64,6 +64,8 @@ class NodeAgent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sweep(self._rings)
         self._adopt_leftovers()
+        # Before the first frame goes: with it would go its note of how far these rings had been read.
+        self._find_rings()
         self._shipper.start()
         self._look()
         while not self._is_finished():
@@ -152,7 +154,7 @@ class NodeAgent:
     def _open(self, folder: Path, about: dict[str, Any]) -> Destination:
         destination = Destination(about, Spool(folder=folder))
         try:
-            (folder / "about.json").write_text(json.dumps(about, default=str))
+            _write_label(folder / "about.json", json.dumps(about, default=str))
         except OSError as error:
             _log.warning("the spool's label could not be written (%s)", error)
         self._shipper.add(destination)
@@ -275,3 +277,11 @@ class NodeAgent:
             else:
                 destination.spool.close()
         _log.info("ended, pid %d", os.getpid())
+
+
+def _write_label(path: Path, text: str) -> None:
+    """All of it or nothing: frames below a torn label would never be shipped."""
+    if not path.exists() or path.read_bytes() != text.encode():
+        draft = path.with_suffix(".draft")
+        draft.write_bytes(text.encode())
+        draft.replace(path)

@@ -36,6 +36,7 @@ from holter.ring import (
 
 _EVENT = struct.Struct("<II")
 _STORES_IN_ORDER = platform.machine() in ("x86_64", "AMD64", "i686")
+EVENT_TORN = "event_torn"
 _MARGIN = 64
 """Slots given up behind a lap, so that the writer is not met again at once."""
 
@@ -100,7 +101,7 @@ class RingReader:
         self._rows_at, self._events_at = self.words[Word.ROWS_TAIL], self.words[Word.EVENTS_TAIL]
         self.overrun = 0
         self._torn = 0
-        self._drops_told = dict.fromkeys(DROP_REASONS, 0)
+        self._told = [self.words[Word.TOLD + index] for index in range(len(DROP_REASONS))]
 
     def _read_meta(self) -> dict[str, Any]:
         size = self.words[Word.META_BYTES]
@@ -125,13 +126,21 @@ class RingReader:
         """Rows and bytes of events taken so far."""
         return self._rows_at, self._events_at
 
-    def go_to(self, rows: int, events: int) -> None:
-        """Skip what is known to be taken; never goes back."""
+    def mark(self, *, with_events: bool) -> list[int]:
+        """How far this ring has been read, for the note of a frame: without the events where they travel in a later frame."""
+        return [self._rows_at, self._events_at if with_events else self.words[Word.EVENTS_TAIL], *self._told]
+
+    def go_to(self, rows: int, events: int, *told: int) -> None:
+        """Skip what is known to be taken, and losses that were declared; never goes back."""
         self._rows_at, self._events_at = max(rows, self._rows_at), max(events, self._events_at)
+        for index, total in enumerate(told[: len(DROP_REASONS)]):
+            self._told[index] = max(total, self._told[index])
 
     def settle(self) -> None:
         """What was taken is safe in the spool: the next agent need not take it again, and the rank may use the room."""
         self.words[Word.ROWS_TAIL], self.words[Word.EVENTS_TAIL] = self._rows_at, self._events_at
+        for index, total in enumerate(self._told):
+            self.words[Word.TOLD + index] = total
 
     @property
     def is_read(self) -> bool:
@@ -216,13 +225,13 @@ class RingReader:
         found: dict[str, int] = {}
         for index, reason in enumerate(DROP_REASONS):
             total = self.words[Word.DROPPED + index]
-            if total != self._drops_told[reason]:
-                found[reason] = total - self._drops_told[reason]
-                self._drops_told[reason] = total
+            if total != self._told[index]:
+                found[reason] = total - self._told[index]
+                self._told[index] = total
         if self.overrun:
             found["ring_full"], self.overrun = self.overrun, 0
         if self._torn:
-            found["event_torn"], self._torn = self._torn, 0
+            found[EVENT_TORN], self._torn = self._torn, 0
         return found
 
     def write_advice(self, advice: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,12 @@ class Spool:
         self._acked = self._read_acked()
         self._segments: deque[tuple[int, int]] = deque(self._found_segments())
         self._next = self._next_number()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing is acknowledged meanwhile."""
+        with self._lock:
+            yield
 
     # -- writing -------------------------------------------------------------------------------------------------------------
 
@@ -187,9 +194,9 @@ class Spool:
             return self._disk_bytes() + self._memory_bytes
 
     def last_notes(self) -> list[bytes]:
-        """The notes of the newest segment: what an agent that died may have spooled without telling the rings."""
+        """The newest notes: what an agent that died may have spooled without telling the rings. At most three frames, in a segment each."""
         with self._lock:
-            return [record.note for record in self._read(self._segments[-1][0])] if self._segments else []
+            return [record.note for first, _ in list(self._segments)[-3:] for record in self._read(first)]
 
     def take_dropped(self) -> dict[str, int]:
         with self._lock:
@@ -270,7 +277,7 @@ class Spool:
             return -1
 
     def _write_acked(self) -> None:
-        # Not synced: after a power loss a few frames go out again, and the collector knows them by their (node, boot, seq).
+        # Not synced, and torn by a kill: a few frames go out again, and the collector knows them by their (node, boot, seq).
         with contextlib.suppress(OSError):
             (self.folder / "acked").write_text(f"{self._acked:020d}")
 

@@ -14,7 +14,7 @@ from holter.frame import Event, Frame, encode
 from holter.node.harvest import Columns, Pace
 from holter.node.process import ProcessWatch
 from holter.node.progress import Progress
-from holter.node.reader import RingReader
+from holter.node.reader import EVENT_TORN, RingReader
 from holter.node.records import Class
 from holter.node.shipper import Destination
 from holter.ring import Word
@@ -84,25 +84,34 @@ class WatchedRun:
         return bool(self.dropped or self.destination.untold or self.destination.spool.dropped)
 
     def flush(self) -> None:
-        """Spool what was read, then tell the rings that it is safe."""
-        self.count(self.destination.spool.take_dropped())
-        self.count(self.destination.take_untold())
-        events, columns, samples = self.events, self.columns, self.samples
-        self.events, self.columns, self.samples = [], Columns(), Columns()
-        note = json.dumps({rank.ring.path.name: rank.ring.position for rank in self.ranks}).encode()
-        # Rows first: an end that arrives before the last steps would close the book on them.
-        if columns.rows:
-            self._spool(Class.POINTS, columns, [], b"" if events else note)
-        if samples.rows:
-            self._spool(Class.SAMPLES, samples, [], b"")
-        if events or not (columns.rows or samples.rows):
-            self._spool(Class.EVENTS, Columns(), events, note)
-        for rank in self.ranks:
-            rank.ring.settle()
+        """Spool what was read, then tell the rings that it is safe.
+
+        An agent may be killed between any two lines of this: each frame's note says how far the rings had been read when it was written, so
+        the next agent takes neither its rows nor its losses again, and no frame is acknowledged, and with it its note forgotten, before the
+        rings know themselves.
+        """
+        spool = self.destination.spool
+        with spool.held():
+            self.count(spool.take_dropped())
+            self.count(self.destination.take_untold())
+            events, columns, samples = self.events, self.columns, self.samples
+            self.events, self.columns, self.samples = [], Columns(), Columns()
+            torn = self.dropped.pop(EVENT_TORN, 0)
+            # Rows first: an end that arrives before the last steps would close the book on them.
+            if columns.rows:
+                self._spool(Class.POINTS, columns, [])
+            if samples.rows:
+                self._spool(Class.SAMPLES, samples, [])
+            if events or torn or not (columns.rows or samples.rows):
+                self.count({EVENT_TORN: torn} if torn else {})
+                self._spool(Class.EVENTS, Columns(), events, with_events=True)
+            for rank in self.ranks:
+                rank.ring.settle()
         self.flushed_at = time.monotonic()
 
-    def _spool(self, kind: Class, columns: Columns, events: list[Event], note: bytes) -> None:
+    def _spool(self, kind: Class, columns: Columns, events: list[Event], *, with_events: bool = False) -> None:
         dropped, self.dropped = self.dropped, {}
+        note = json.dumps({rank.ring.path.name: rank.ring.mark(with_events=with_events) for rank in self.ranks}).encode()
         frame = Frame(
             run="spooled",
             attempt=self.attempt,
