@@ -190,9 +190,10 @@ def start(parts: Parts, loop: asyncio.AbstractEventLoop) -> None:
     def submit(frame: Frame, body: bytes) -> None:
         asyncio.run_coroutine_threadsafe(parts.committer.submit(frame, body), loop).result(20)
 
-    parts.committer.start()
     for consumer in parts.consumers:
         consumer.start()
+    parts.log.go_on_after(max(consumer.offset for consumer in parts.consumers))
+    parts.committer.start()
     parts.janitor.start()
     parts.dispatch.start(submit)
 

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from holter_monitor.api.parts import Parts
 from holter_monitor.errors import Unavailable
+from holter_monitor.store.salvage import DAMAGED
 from holter_monitor.store.tables import agents, incidents, outbox, runs
 
 RUNS = 200
@@ -50,7 +51,12 @@ class Flow(Collector):
         for store, pattern in STORES.items():
             sizes.add_metric([store], sum(path.stat().st_size for path in data.glob(pattern)))
         yield sizes
+        yield gauge("holter_damaged_files", "Set aside at a start, or by `holter salvage`; still there.", damaged(data))
         yield gauge("holter_disk_free_bytes", "Of the folder that holds the stores.", shutil.disk_usage(data).free)
+
+
+def damaged(data: Path) -> int:
+    return sum(not path.name.endswith(("-wal", "-shm", ".wal")) for path in data.glob(f"*{DAMAGED}*"))
 
 
 class Content(Collector):

@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from holter.frame import finite
 
 from holter_monitor.errors import DiskFull, SettingsError, Unavailable
+from holter_monitor.store import salvage
 
 BUSY_SECONDS = 5.0
 PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 15_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -52,11 +53,23 @@ class Control:
 def _refusals() -> Iterator[None]:
     try:
         yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-        words = str(getattr(error, "orig", None) or error)
-        if any(full in words for full in FULL):
-            raise DiskFull(f"the disk of the control store is full: {words}") from error
-        raise Unavailable(f"the control store cannot be used now: {words}", retry_after=2) from error
+    except sa.exc.DBAPIError as error:
+        if isinstance(error.orig, sqlite3.Error) and salvage.is_damage(error.orig):
+            raise Unavailable(
+                f"the control store is damaged: {error.orig}; `holter salvage` saves what can be read", retry_after=60
+            ) from error
+        if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+            raise
+        raise _refusal(error) from error
+    except sa.exc.TimeoutError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: sa.exc.SQLAlchemyError) -> Unavailable:
+    words = str(getattr(error, "orig", None) or error)
+    if any(full in words for full in FULL):
+        return DiskFull(f"the disk of the control store is full: {words}")
+    return Unavailable(f"the control store cannot be used now: {words}", retry_after=2)
 
 
 def open_control(url: str) -> Control:

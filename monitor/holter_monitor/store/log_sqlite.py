@@ -6,18 +6,23 @@ holds both). A frame is durable when its commit returns, and not a moment before
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import struct
 import threading
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from holter.frame import Frame
 
 from holter_monitor.errors import DiskFull, Unavailable
+from holter_monitor.store import salvage
 from holter_monitor.store.ports import Entry, Outcome
 
+logger = logging.getLogger(__name__)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS boots (id INTEGER PRIMARY KEY, node TEXT NOT NULL, boot TEXT NOT NULL, UNIQUE (node, boot));
 CREATE TABLE IF NOT EXISTS frames (
@@ -32,13 +37,18 @@ TRIM_FRAMES = 2_000
 BUSY_MS = 3_000
 
 
-def connect(path: Path, synchronous: str = "FULL") -> sqlite3.Connection:
-    """A connection in WAL mode that never waits longer than `BUSY_MS` for a lock."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute(f"PRAGMA synchronous={synchronous}")
-    connection.execute("PRAGMA wal_autocheckpoint=2000")
-    return connection
+CONNECTION: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "timeout": BUSY_MS / 1000}
+
+
+def prepare(connection: sqlite3.Connection, synchronous: str) -> None:
+    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "wal_autocheckpoint=2000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def create(path: Path) -> None:
+    """An empty log, to take in what is saved of a damaged one."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(SCHEMA)
 
 
 class SqliteFrameLog:
@@ -52,13 +62,23 @@ class SqliteFrameLog:
         self._tail: list[Entry] = []
         self._tail_bytes = 0
         self._boots: dict[tuple[str, str], tuple[int, int]] = {}  # (node, boot) → its id, its highest seq
-        self._open()
+        try:
+            self._open()
+            salvage.check(self._writer)
+        except sqlite3.DatabaseError as error:
+            if not salvage.is_damage(error):
+                raise self._refusal(error) from error
+            self._writer.close()
+            self._reader.close()
+            salvage.recover(path, create)
+            self._open()
 
     def _open(self) -> None:
         self._boots.clear()
         self._broken = False
-        self._writer = connect(self.path, self._synchronous)
-        self._reader = connect(self.path, self._synchronous)
+        self._writer, self._reader = (sqlite3.connect(self.path, **CONNECTION) for _ in range(2))
+        for connection in (self._writer, self._reader):
+            prepare(connection, self._synchronous)
         self._writer.executescript(SCHEMA)
         row = self._writer.execute("SELECT seq FROM sqlite_sequence WHERE name = 'frames'").fetchone()
         self._last = int(row[0]) if row else 0
@@ -194,6 +214,15 @@ class SqliteFrameLog:
 
     def last_offset(self) -> int:
         return self._last
+
+    def go_on_after(self, offset: int) -> None:
+        with self._writing, self._arrived:
+            if offset <= self._last:
+                return
+            logger.error("the frame log ends at offset %d, its consumers were at %d already: what lay between is lost", self._last, offset)
+            self._writer.execute("DELETE FROM sqlite_sequence WHERE name = 'frames'")
+            self._writer.execute("INSERT INTO sqlite_sequence VALUES ('frames', ?)", (offset,))
+            self._last = offset
 
     def close(self) -> None:
         with self._writing, self._reading:

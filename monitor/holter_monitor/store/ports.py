@@ -69,6 +69,10 @@ class FrameLog(Protocol):
         """The offset of the newest entry; 0 for an empty log."""
         ...
 
+    def go_on_after(self, offset: int) -> None:
+        """Give no entry an offset that a consumer has passed already: a log that was lost, and begins anew, would not be read."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -7,6 +7,7 @@ which touches only the catalog. NULL is "not logged", NaN is NaN.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,18 +17,32 @@ from pathlib import Path
 import duckdb
 from holter.frame import Column
 
-from holter_monitor.errors import DiskFull, Unavailable
+from holter_monitor.errors import DiskFull, SettingsError, Unavailable
+from holter_monitor.store import salvage
 from holter_monitor.store.batch import Block, blocks
 from holter_monitor.store.catalog import Catalog
 from holter_monitor.store.ports import Entry
 
-MEMORY_LIMIT = "512MB"
-THREADS = 2
+logger = logging.getLogger(__name__)
 METRICS_PER_RUN = 2_000
 ROW_GROUP = 122_880
 """DuckDB's own: so many rows are packed and written together."""
 WAL_BYTES = "32MB"
 """The write-ahead log from which DuckDB packs by itself: many small runs, none of which fills a row group."""
+CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "512MB", "threads": 2, "checkpoint_threshold": WAL_BYTES}
+DAMAGE = ("not a valid DuckDB", "orrupt", "checksum", "replaying WAL")
+
+
+def connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """The file, or an empty one if it is damaged: that is set aside, and what the frame log still has is written again."""
+    try:
+        return duckdb.connect(str(path), config=CONFIG)
+    except duckdb.Error as error:
+        if not any(word in str(error) for word in DAMAGE):
+            raise SettingsError(f"--data: the sample store cannot be opened: {error}") from error
+        aside = salvage.set_aside(path)
+        logger.error("%s was damaged (%s); it is kept as %s, and an empty one goes on", path, error, aside.name)
+        return duckdb.connect(str(path), config=CONFIG)
 
 
 class DuckDbSamples:
@@ -35,9 +50,7 @@ class DuckDbSamples:
 
     def __init__(self, path: Path, *, metrics_per_run: int = METRICS_PER_RUN) -> None:
         self._path = path
-        self._database = duckdb.connect(
-            str(path), config={"memory_limit": MEMORY_LIMIT, "threads": THREADS, "checkpoint_threshold": WAL_BYTES}
-        )
+        self._database = connect(path)
         self._writer = self._database.cursor()
         self._writing = threading.Lock()
         self._catalog = Catalog(metrics_per_run)
