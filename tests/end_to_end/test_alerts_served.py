@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,22 @@ def test_a_restart_while_an_alert_waits_fires_it_at_its_own_time_and_repeats_non
     eventually(lambda: collector.http.get("/readyz").is_success)
     time.sleep(2.0)
     assert len(to(sink, "/first")) == 1
+
+
+def test_a_silence_that_ends_while_the_collector_is_down_is_told_at_its_start(served: tuple[Collector, Path], sink: Sink) -> None:
+    collector, _ = served
+    run, now = collector.new_run("muted"), datetime.now(timezone.utc)
+    silence = {"matchers": {"run": "muted"}, "author": "ada", "reason": "we know", "ends": (now + timedelta(seconds=4)).isoformat()}
+    answer = collector.http.post("/api/v1/silences", json=silence)
+    assert answer.status_code == 201, answer.text
+    collector.send(ill(run, 1, 100))
+    (hidden,) = eventually(lambda: collector.get("incidents", run=run)["items"])
+    assert hidden["silence"] and not to(sink, "/first")
+    collector.kill()
+    time.sleep(5.0)
+    assert not to(sink, "/first")
+    collector.start()
+    assert "muted" in eventually(lambda: to(sink, "/first"), 5.0)[0].json["text"]
 
 
 def test_advice_rides_in_the_acknowledgement_and_is_audited(served: tuple[Collector, Path]) -> None:

@@ -139,6 +139,21 @@ def test_a_refusal_is_dead_at_once_visible_and_goes_to_the_fallback(engine: sa.E
     assert "no_service" in rows[0].last_error and "receiver chat cannot be reached" in rows[1].notice["note"]
 
 
+def test_a_receiver_that_is_taken_away_leaves_nothing_waiting(engine: sa.Engine) -> None:
+    """Its notices are dead with the reason, the fallback receiver has them, and nobody tries them again."""
+    clock, chat = Clock(), Chat(script=[DeliveryFailed("down")] * 9)
+    for number in range(3):
+        fail(engine, number, clock.now)
+    run_for(worker(engine, chat, clock), clock, 2)
+    outbox_of_all = SqlOutbox(engine, fallback="other")
+    assert outbox_of_all.retire(["other"], clock.now) == 3
+    with engine.connect() as connection:
+        dead = connection.execute(sa.select(outbox.c.status, outbox.c.last_error).where(outbox.c.receiver == "chat")).all()
+    assert dead == [("dead", "the policy has no receiver of this name any more")] * 3
+    assert len(outbox_of_all.claim("other", 10, clock.now)) == 3
+    assert outbox_of_all.next_at("chat") is None and outbox_of_all.retire(["other"], clock.now) == 0
+
+
 def test_five_minutes_of_failure_also_go_to_the_fallback_once(engine: sa.Engine) -> None:
     clock, chat = Clock(), Scripted(script=[DeliveryFailed("down") for _ in range(1000)])
     fail(engine, 1, clock.now)
