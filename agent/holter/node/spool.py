@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holter.node.records import Class, Record, pack, scan
+from holter.node.records import Class, Record, pack
+from holter.node.segments import Segments
+from holter.node.thinning import REASON, losses, thinned
 
 _SEGMENT_BYTES = 4 * 1024 * 1024
-_FREE_BYTES = 1024 * 1024 * 1024
-"""Left free on the disk, or a twentieth of it where that is less: on a small disk a gigabyte would mean no spool at all."""
 
 
 @dataclass(kw_only=True)
@@ -34,7 +34,7 @@ class Spool:
     memory_bytes: int = 8 * 1024 * 1024
     segment_bytes: int = _SEGMENT_BYTES
     dropped: dict[str, int] = field(default_factory=dict)
-    """Rows and events lost here since the counts were last taken, by reason."""
+    """Rows and events lost here since the counts were last taken, by reason, where no declaration could take their place."""
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
@@ -45,11 +45,10 @@ class Spool:
         self._memory_bytes = 0
         self._reading: deque[Record] = deque()
         self._classes: dict[int, set[Class]] = {}
-        self._in_flight = -1
-        self._acked = -1
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._acked = self._read_acked()
-        self._segments: deque[tuple[int, int]] = deque(self._found_segments())
+        self._files = Segments(self.folder)
+        self._acked = self._files.acked()
+        self._segments: deque[tuple[int, int]] = deque(self._files.found())
         self._next = self._next_number()
 
     @contextlib.contextmanager
@@ -98,18 +97,9 @@ class Spool:
 
     def _open_segment(self, number: int) -> None:
         self._close_segment()
-        self._check_room()
-        path = self._path(number)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._file = self._files.create(number)
         self._file_bytes = 0
         self._segments.append((number, 0))
-        _sync_folder(self.folder)
-
-    def _check_room(self) -> None:
-        """The last of a disk belongs to the training's checkpoints."""
-        found = os.statvfs(self.folder)
-        if found.f_bavail * found.f_frsize < min(_FREE_BYTES, found.f_blocks * found.f_frsize // 20):
-            raise OSError(errno.ENOSPC, "the disk is nearly full")
 
     def _close_segment(self) -> None:
         if self._file is not None:
@@ -122,11 +112,13 @@ class Spool:
         self._memory.append(record)
         self._memory_bytes += record.size
         while self._memory_bytes > self.memory_bytes:
-            worst = max((kept.kind for kept in self._memory), default=Class.EVENTS)
-            victim = next(kept for kept in self._memory if kept.kind == worst)
+            # The oldest may be on its way to the collector: it is not to be counted as lost and arrive as well.
+            victims = list(self._memory)[1:] or list(self._memory)
+            worst = max(kept.kind for kept in victims)
+            victim = next(kept for kept in victims if kept.kind == worst)
             self._memory.remove(victim)
             self._memory_bytes -= victim.size
-            self._count("spool_unwritable", victim)
+            self._count(losses([victim], "spool_unwritable"))
 
     def _flush_memory(self) -> None:
         while self._memory:
@@ -147,17 +139,15 @@ class Spool:
     # -- reading -------------------------------------------------------------------------------------------------------------
 
     def peek(self) -> Record | None:
-        """The oldest frame that is not acknowledged, or None. It is in flight until `ack` or the next `peek`: it will not be dropped."""
+        """The oldest frame that is not acknowledged, or None. It may be in flight: on disk it is the last to be given up."""
         with self._lock:
             self._fill()
-            record = self._reading[0] if self._reading else (self._memory[0] if self._memory else None)
-            self._in_flight = record.number if record is not None else -1
-            return record
+            return self._reading[0] if self._reading else (self._memory[0] if self._memory else None)
 
     def _fill(self) -> None:
         while not self._reading and self._segments:
             first, _ = self._segments[0]
-            records = [record for record in self._read(first) if record.number > self._acked]
+            records = [record for record in self._files.read(first) if record.number > self._acked]
             if records:
                 self._reading.extend(records)
                 return
@@ -167,12 +157,6 @@ class Spool:
                 return
             self._remove_first_segment()
 
-    def _read(self, first: int) -> list[Record]:
-        try:
-            return list(scan(self._path(first).read_bytes()))
-        except OSError:
-            return []
-
     def ack(self, number: int) -> None:
         """The collector has it."""
         with self._lock:
@@ -181,7 +165,7 @@ class Spool:
                 self._reading.popleft()
             while self._memory and self._memory[0].number <= number:
                 self._memory_bytes -= self._memory.popleft().size
-            self._write_acked()
+            self._files.set_acked(self._acked)
 
     @property
     def is_empty(self) -> bool:
@@ -196,7 +180,7 @@ class Spool:
     def last_notes(self) -> list[bytes]:
         """The newest notes: what an agent that died may have spooled without telling the rings. At most three frames, in a segment each."""
         with self._lock:
-            return [record.note for first, _ in list(self._segments)[-3:] for record in self._read(first)]
+            return [record.note for first, _ in list(self._segments)[-3:] for record in self._files.read(first)]
 
     def take_dropped(self) -> dict[str, int]:
         with self._lock:
@@ -210,6 +194,7 @@ class Spool:
         if self._disk_bytes() <= self.max_bytes:
             return
         target = self.max_bytes - self.max_bytes // 10
+        self._fill()
         for worst in (Class.SAMPLES, Class.POINTS, Class.EVENTS):
             for index in range(len(self._segments) - 1):
                 if self._disk_bytes() <= target:
@@ -220,66 +205,44 @@ class Spool:
         return sum(size for _, size in self._segments)
 
     def _thin(self, index: int, worst: Class) -> None:
-        """Rewrite one closed segment without its records of class `worst`."""
+        """Rewrite one closed segment without its records of class `worst`; the declaration of what is lost comes with the same rename."""
         first, _ = self._segments[index]
         if worst not in self._classes.get(first, set(Class)):
             return
-        records = [record for record in self._read(first) if record.number > self._acked]
-        kept = [record for record in records if record.kind != worst or record.number == self._in_flight]
-        draft = self.folder / f".{first}.draft"
+        records = [record for record in self._files.read(first) if record.number > self._acked]
+        kept, undeclared = thinned(records, worst, self._reading[0].number if self._reading else -1)
         try:
-            draft.write_bytes(b"".join(pack(record) for record in kept))
-            draft.replace(self._path(first))
+            self._files.replace(first, kept)
         except OSError:
             # No room even for less: the whole segment makes it.
-            kept = []
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
-                self._path(first).unlink()
-        lost = [record for record in records if record not in kept]
-        for record in lost:
-            self._count("spool_full", record)
-        numbers = {record.number for record in lost}
-        self._reading = deque(record for record in self._reading if record.number not in numbers)
+            kept, undeclared = [], losses(records, REASON)
+            self._files.remove(first)
+        self._count(undeclared)
+        if index == 0:
+            self._reading = deque(kept)
         self._segments[index] = (first, sum(record.size for record in kept))
-        self._classes[first] = {record.kind for record in kept}
+        self._classes[first] = {record.kind for record in kept} - {worst}
 
-    def _count(self, reason: str, record: Record) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + record.rows + record.events
+    def _count(self, lost: dict[str, int]) -> None:
+        for reason, count in lost.items():
+            if count:
+                self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     # -- files -----------------------------------------------------------------------------------------------------------------
-
-    def _path(self, first: int) -> Path:
-        return self.folder / f"{first:020d}.seg"
-
-    def _found_segments(self) -> list[tuple[int, int]]:
-        return sorted((int(path.stem), path.stat().st_size) for path in self.folder.glob("*.seg") if path.stem.isdecimal())
 
     def _remove_first_segment(self) -> None:
         first, _ = self._segments.popleft()
         self._classes.pop(first, None)
         if not self._segments:
             self._close_segment()
-        with contextlib.suppress(OSError):
-            self._path(first).unlink()
+        self._files.remove(first)
 
     def _next_number(self) -> int:
         newest = self._acked
         if self._segments:
             first = self._segments[-1][0]
-            newest = max([newest, first, *(record.number for record in self._read(first))])
+            newest = max([newest, first, *(record.number for record in self._files.read(first))])
         return newest + 1
-
-    def _read_acked(self) -> int:
-        try:
-            return int((self.folder / "acked").read_text())
-        except (OSError, ValueError):
-            return -1
-
-    def _write_acked(self) -> None:
-        # Not synced, and torn by a kill: a few frames go out again, and the collector knows them by their (node, boot, seq).
-        with contextlib.suppress(OSError):
-            (self.folder / "acked").write_text(f"{self._acked:020d}")
 
     def close(self) -> None:
         with self._lock:
@@ -290,16 +253,4 @@ class Spool:
         """Forget a run whose frames have all been acknowledged."""
         with self._lock:
             self._close_segment()
-            for path in self.folder.glob("*"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            self._files.clear()
