@@ -1,5 +1,6 @@
 """`holter agent`, the node agent as a service, and what it does besides steps."""
 
+import json
 import subprocess
 import sys
 import time
@@ -73,3 +74,37 @@ def test_advice_reaches_the_training(collector, train):
     tail = "\nwhile not run.advice.stop: time.sleep(0.02); run.step(steps, loss=0.0)\nprint(run.advice.reason)"
     out, _ = train(collector.url, steps=5, tail=tail).communicate(timeout=60)
     assert out.splitlines()[-1] == "the loss diverged"
+
+
+def test_a_node_that_went_down_under_the_agent_is_told_of_once(collector, service, train, tmp_path):
+    """Case 24: what a power loss took cannot be counted, so the next agent on the node says that there was one, in the attempt it hit."""
+    agent = service()
+    time.sleep(1.5)
+    process = train(collector.url, steps=500, pause=0.05)
+    collector.wait_for(lambda collector: len(collector.points("loss")) > 5)
+    agent.kill()
+    process.kill()
+    (label,) = tmp_path.rglob("life.json")
+    life = json.loads(label.read_text())
+    label.write_text(json.dumps({**life, "kernel": "another boot of this machine"}))
+    for ring in tmp_path.rglob("*.ring"):
+        ring.unlink()
+    after = service()
+    event = collector.wait_for_event("node_restarted")
+    assert event["attrs"]["boot"] == life["boot"]
+    assert {frame.attempt for frame in collector.frames} == {life["attempt"]}
+    assert not label.exists()
+    after.kill()
+
+
+def test_an_agent_that_was_killed_on_a_node_that_stayed_up_tells_of_no_restart(collector, service, train, tmp_path):
+    agent = service()
+    time.sleep(1.5)
+    process = train(collector.url, steps=60, pause=0.05, tail="run.finish()")
+    collector.wait_for(lambda collector: len(collector.points("loss")) > 5)
+    agent.kill()
+    service()
+    process.communicate(timeout=60)
+    collector.wait_for_event("rank_finished", seconds=30)
+    assert "node_restarted" not in {event["event"] for event in collector.events}
+    assert list(tmp_path.rglob("life.json")) == [], "the run is over: a power loss could take nothing of it any more"

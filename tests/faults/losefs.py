@@ -38,6 +38,10 @@ class LoseFS(mfusepy.Operations):
     def create(self, path, mode, fi=None):
         return os.open(self.live + path, os.O_RDWR | os.O_CREAT, mode)
 
+    def mkdir(self, path, mode):
+        os.mkdir(self.live + path, mode)
+        os.mkdir(self.durable + path, mode)
+
     def open(self, path, flags):
         return os.open(self.live + path, os.O_RDWR)
 

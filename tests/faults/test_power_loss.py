@@ -1,9 +1,6 @@
 """Power loss under the frame log: with synchronous=FULL nothing acknowledged is lost; with NORMAL, the negative control, something is."""
 
-import ctypes.util
-import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -11,54 +8,20 @@ import time
 from pathlib import Path
 
 import pytest
+from power import disk, fuse_is_missing
 
 HERE = Path(__file__).parent
-os.environ.setdefault("FUSE_LIBRARY_PATH", ctypes.util.find_library("fuse3") or "")  # mfusepy itself looks for version 2 only
-
-
-def fuse_is_missing() -> str | None:
-    if not os.path.exists("/dev/fuse"):
-        return "no /dev/fuse here"
-    if not os.access("/dev/fuse", os.W_OK):
-        return "/dev/fuse is not ours to use"
-    try:
-        import mfusepy  # noqa: F401
-    except (ImportError, OSError, AttributeError) as error:
-        return f"mfusepy cannot be used: {error}"
-    return None
-
-
 pytestmark = pytest.mark.skipif(fuse_is_missing() is not None, reason=f"POWER LOSS NOT TESTED: {fuse_is_missing()}")
 
 
 def lose_power(folder: Path, synchronous: str, seconds: float) -> tuple[int, int, str]:
     """(frames acknowledged, of these lost, SQLite's integrity check) after the power went at a random moment."""
-    for name in ("live", "durable", "mount"):
-        (folder / name).mkdir(parents=True)
-    mount = folder / "mount"
-    disk = subprocess.Popen([sys.executable, HERE / "losefs.py", folder / "live", folder / "durable", mount], stderr=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 20
-        while not os.path.ismount(mount):
-            assert disk.poll() is None, disk.stderr.read().decode()
-            assert time.monotonic() < deadline, "the file system did not come up"
-            time.sleep(0.05)
-        writer = subprocess.Popen([sys.executable, HERE / "appender.py", mount / "log.sqlite", synchronous], stdout=subprocess.PIPE)
-        os.set_blocking(writer.stdout.fileno(), True)
+    with disk(folder) as it:
+        writer = subprocess.Popen([sys.executable, HERE / "appender.py", it.mount / "log.sqlite", synchronous], stdout=subprocess.PIPE)
         first = writer.stdout.readline()
         assert first, "the appender wrote nothing"
         time.sleep(seconds)
-        disk.send_signal(signal.SIGKILL)
-        writer.send_signal(signal.SIGKILL)
-        acknowledged = {int(line) for line in [first, *writer.stdout.read().splitlines(keepends=True)] if line.endswith(b"\n")}
-        writer.wait(20)
-        writer.stdout.close()
-    finally:
-        disk.kill()
-        disk.wait(20)
-        disk.stderr.close()
-        subprocess.run(["fusermount3", "-uz", mount], check=False, capture_output=True)
-        subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
+        acknowledged = {int(line) for line in [first, *it.cut(writer)]}
     with sqlite3.connect(folder / "durable" / "log.sqlite") as after:
         (verdict,) = after.execute("PRAGMA integrity_check").fetchone()
         try:

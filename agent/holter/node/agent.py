@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from holter import __version__
-from holter.frame import NO_STEP, NODE_RANK
+from holter.frame import NO_STEP, NODE_RANK, encode
+from holter.node import lives
 from holter.node.harvest import Pace
 from holter.node.peaks import flops_ratio, model
 from holter.node.process import ProcessWatch, ending_of
 from holter.node.reader import RingError, RingReader
+from holter.node.records import Class
 from holter.node.sampling import Sampling
 from holter.node.shipper import Destination, Shipper
 from holter.node.spool import Spool
@@ -119,6 +121,8 @@ class NodeAgent:
         rank = WatchedRank(
             ring, Pace(flops_ratio=flops_ratio(ring.meta)), ProcessWatch(*ring.process, self._processes.pop(ring.process[0], None))
         )
+        if not run.ranks:
+            run.begin_life()
         run.ranks.append(rank)
         self._known[ring.path] = rank
         is_new = ring.position == (0, 0)
@@ -201,6 +205,7 @@ class NodeAgent:
         rank.process.close()
         run.flush()
         run.ranks.remove(rank)
+        run.end_life()
         del self._known[ring.path]
         ring.path.unlink(missing_ok=True)
         ring.path.with_suffix(".stacks").unlink(missing_ok=True)
@@ -239,7 +244,13 @@ class NodeAgent:
             except (OSError, ValueError) as error:
                 _log.warning("left alone: %s (%s)", label, error)
                 continue
-            self._leftovers.append(self._open(label.parent, about))
+            found = self._open(label.parent, about)
+            told = lives.cut_short(label.parent)
+            if told is not None:
+                found.spool.append(Class.EVENTS, encode(told), events=1)
+                found.spool.sync()
+                lives.end(label.parent)
+            self._leftovers.append(found)
 
     def _drop_shipped_leftovers(self) -> None:
         for destination in list(self._leftovers):
@@ -276,6 +287,7 @@ class NodeAgent:
                 destination.spool.remove()
             else:
                 destination.spool.close()
+                lives.end(destination.spool.folder)
         _log.info("ended, pid %d", os.getpid())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from holter.frame import Event, Frame, encode
+from holter.node import lives
 from holter.node.harvest import Columns, Pace
 from holter.node.process import ProcessWatch
 from holter.node.progress import Progress
@@ -20,6 +22,7 @@ from holter.node.shipper import Destination
 from holter.ring import Word
 from holter.samplers import Place
 
+_log = logging.getLogger("holter.node")
 FLUSH_SECONDS = 1.0
 FLUSH_BYTES = 256 * 1024
 HEARTBEAT_SECONDS = 15.0
@@ -67,6 +70,19 @@ class WatchedRun:
     def say(self, word: str, rank: int | None, step: int | None = None, **attrs: Any) -> None:
         """Put an event of the agent's own on the record."""
         self.events.append({"event": word, "rank": rank, "step": step, "time_ns": time.time_ns(), "attrs": attrs})
+
+    def begin_life(self) -> None:
+        """The first rank is there: if the node goes down from now on, rows go with it."""
+        try:
+            lives.begin(self.destination.spool.folder, self.attempt, self.node, self.boot)
+        except OSError as error:
+            _log.warning("a power loss would not be told of (%s)", error)
+
+    def end_life(self) -> None:
+        """A rank has parted: after the last one nothing is left that a power loss could take."""
+        if not self.ranks:
+            self.destination.spool.sync()
+            lives.end(self.destination.spool.folder)
 
     @property
     def is_due(self) -> bool:
