@@ -8,6 +8,9 @@ from itertools import pairwise
 from math import exp, log
 from statistics import median
 
+import numpy as np
+from numpy.typing import NDArray
+
 from holter_monitor.stats import MAD_TO_SIGMA
 from holter_monitor.stream.pace import Beat
 
@@ -45,6 +48,10 @@ class Levels:
             if self.best is None or held < self.best - 0.01:
                 self.best = held
 
+    def take_base(self) -> None:
+        """Makes the present level the base, better or not."""
+        self.best = median(list(self.medians)[-5:])
+
     def clear(self) -> None:
         self.records.clear()
         self.medians.clear()
@@ -67,6 +74,14 @@ class Levels:
         steps = sorted(abs(b - a) for a, b in pairwise(blocks))
         return max(MAD_TO_SIGMA * steps[len(steps) // 2] if steps else 0.0, 0.4 * scale)
 
+    def is_slope(self) -> bool:
+        """Whether a rise that goes on from some block fits the kept blocks better than one rise at some block does (least squares)."""
+        y = np.array(self.medians)
+        y -= y.mean()
+        t = np.arange(float(len(y)))
+        at = t[2:-1, None]
+        return _explained(np.maximum(t - at + 1.0, 0.0), y) > _explained((t >= at).astype(float), y)
+
     def jump(self) -> tuple[float, int]:
         """The largest sudden rise between neighbouring pairs of blocks, and the place of the first block after it."""
         blocks = list(self.medians)
@@ -76,3 +91,11 @@ class Levels:
             if rise > best:
                 best, at = rise, i
         return best, at
+
+
+def _explained(models: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """How much of the variation of `y` (mean 0) the best of these rising shapes (a row each) accounts for."""
+    models = models - models.mean(axis=1, keepdims=True)
+    along = models @ y
+    found: NDArray[np.float64] = np.maximum(along, 0.0) ** 2 / np.maximum((models**2).sum(axis=1), 1e-12)
+    return float(found.max())
