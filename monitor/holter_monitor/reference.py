@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from holter.tensors import Layout
 from numpy.typing import ArrayLike, NDArray
 
 CELL_RECORDS = 64
@@ -71,6 +74,8 @@ class Reference:
     evaluations: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Metric → (position, value), ascending."""
     pacing: Pacing | None = None
+    precision: dict[str, str] = field(default_factory=dict)
+    """Family of parameters -> dtype, where the reference was watched."""
 
     def cell(self, position: float) -> int:
         """The cell that holds `position`; -1 before the first and after the last."""
@@ -94,19 +99,21 @@ def build(
     unit: str = "tokens",
     evaluations: Iterable[tuple[str, float, float]] = (),
     pacing: Pacing | None = None,
+    precision: Mapping[str, str] | None = None,
 ) -> Reference | None:
     """The reference of a run's `losses` at `positions` (both as long as it has records; any order; non-finite ones are left out) and of
-    its `evaluations` (metric, position, value). None when neither loss nor pace is long enough to hold anything against."""
+    its `evaluations` (metric, position, value). None when neither loss nor pace is long enough to hold anything against, and no dtype is known."""
     at, loss = np.asarray(positions, float), np.asarray(losses, float)
     usable = np.isfinite(at) & np.isfinite(loss)
     order = np.argsort(at[usable], kind="stable")
     at, loss = at[usable][order], loss[usable][order]
     cells = len(at) // CELL_RECORDS
-    if cells < 2 and pacing is None:
+    dtypes = dict(precision or {})
+    if cells < 2 and pacing is None and not dtypes:
         return None
     if cells < 2:
         none = np.empty(0)
-        return Reference(name=name, unit=unit, edges=none, means=none, errors=none, pacing=pacing)
+        return Reference(name=name, unit=unit, edges=none, means=none, errors=none, pacing=pacing, precision=dtypes)
     at, loss = at[: cells * CELL_RECORDS].reshape(cells, -1), loss[: cells * CELL_RECORDS].reshape(cells, -1)
     table: dict[str, list[tuple[float, float]]] = {}
     for metric, position, value in evaluations:
@@ -119,6 +126,7 @@ def build(
         errors=deviation(loss) / np.sqrt(CELL_RECORDS),
         evaluations={metric: sorted(points) for metric, points in table.items()},
         pacing=pacing,
+        precision=dtypes,
     )
 
 
@@ -126,3 +134,12 @@ def deviation(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     """The standard deviation of each row about its own trend: from differences of neighbours, whose median no spike moves."""
     steps = np.abs(np.diff(losses, axis=-1))
     return np.asarray(1.4826 * np.median(steps, axis=-1) / np.sqrt(2.0))
+
+
+def dtypes(table: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """A watched rank's tensors (the `table` of its `watch` event) by family: the dtype of most of its elements, and how many it has. Raises
+    `ValueError` for what is no table."""
+    counts: dict[str, Counter[str]] = {}
+    for tensor in Layout.from_json(table).tensors:
+        counts.setdefault(tensor.family, Counter())[tensor.dtype] += tensor.size
+    return {family: (count.most_common(1)[0][0], sum(count.values())) for family, count in counts.items()}

@@ -6,6 +6,7 @@ from holter_monitor.detectors.checkpoint_files import CheckpointFiles
 from holter_monitor.detectors.data_stall import DataStall
 from holter_monitor.detectors.disk_pressure import DiskPressure
 from holter_monitor.detectors.fingerprints import Fingerprints
+from holter_monitor.detectors.fresh_node import FreshNode
 from holter_monitor.detectors.gpu_error import GpuError
 from holter_monitor.detectors.gpu_throttle import GpuThrottle
 from holter_monitor.detectors.grad_explosion import GradExplosion
@@ -19,6 +20,7 @@ from holter_monitor.detectors.loss_spike import LossSpike
 from holter_monitor.detectors.memory_growth import MemoryGrowth
 from holter_monitor.detectors.non_finite import NonFinite
 from holter_monitor.detectors.overdue import Overdue
+from holter_monitor.detectors.precision import Precision
 from holter_monitor.detectors.rank_data_wait import RankDataWait
 from holter_monitor.detectors.rank_disagreement import RankDisagreement
 from holter_monitor.detectors.rank_lost import RankLost
@@ -48,6 +50,7 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     StepLockedStalls,
     DataStall,
     RankDataWait,
+    FreshNode,
     Straggler,
     MemoryGrowth,
     GpuThrottle,
@@ -63,4 +66,5 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     Fingerprints,
     ReferenceGap,
     ReferencePace,
+    Precision,
 )

@@ -38,6 +38,18 @@ class Growth:
     is_urgent: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is left until the ceiling at the present rate; None without a ceiling or a rise."""
+
+    per_step: float
+    """Bytes."""
+    blocks: float | None = None
+    steps: float | None = None
+    seconds: float | None = None
+    """None where the records have no times."""
+
+
 @dataclass(kw_only=True)
 class MemoryGrowth:
     """Mann-Kendall test on the floors of each rank's memory and of each host's; vectorised over ranks.
@@ -69,16 +81,10 @@ class MemoryGrowth:
     """Bytes that are there: a GPU's memory, a host's."""
     growing: dict[str, Growth] = field(init=False, default_factory=dict)
     step: int = field(init=False, default=-1)
-    time: float = field(init=False, default=0.0)
-    record_seconds: float = field(init=False, default=0.0)
-    """Time from one record to the next, where the records have times."""
 
     def observe(self, step: Step) -> list[Finding] | None:
         said: list[Finding] = []
-        passed = step.time - self.time
-        if self.time > 0.0 and 0.0 < passed < 1e5:
-            self.record_seconds += (0.02 if self.record_seconds else 1.0) * (passed - self.record_seconds)
-        self.step, self.time = step.number, step.time
+        self.step = step.number
         for metric, ceiling in WATCHED.items():
             if step.mean(metric) is None:
                 continue
@@ -99,13 +105,13 @@ class MemoryGrowth:
         name = f"host_memory_used_bytes@{sample.node}"
         self.ceilings[name] = total
         self.ceilings["process_memory_rss_bytes"] = self.ceilings["process_memory_shared_bytes"] = total
-        if not self.floors.setdefault(name, Floors()).push(np.array([total - free]), sample.step):
+        if not self.floors.setdefault(name, Floors()).push(np.array([total - free]), sample.step, sample.time):
             return None
         return self._judge(name, None)
 
     def _judge(self, name: str, step: Step | None) -> list[Finding]:
         floors = self.floors[name]
-        grows = self._grows(floors.floors) & self._is_told_here(name, floors)
+        grows = self._grows(floors, by_time="@" in name) & self._is_told_here(name, floors)
         said = []
         grown = np.flatnonzero(grows).tolist()
         if step is not None and len(grown) >= max(2, 0.75 * len(grows)):
@@ -128,10 +134,10 @@ class MemoryGrowth:
             return allocated.growth(blocks) < 0.5 * floors.growth(blocks)
         return np.ones(ranks, np.bool_)
 
-    def _grows(self, floors: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Which ranks' floors rise steadily over any of the trends' lengths."""
-        grows = np.zeros(floors.shape[1], np.bool_)
-        smooth = np.fmin(floors[1:], floors[:-1])
+    def _grows(self, floors: Floors, *, by_time: bool) -> NDArray[np.bool_]:
+        """Which ranks' floors rise steadily over any of the trends' lengths; a block that took longer may have risen more."""
+        grows = np.zeros(floors.floors.shape[1], np.bool_)
+        smooth = np.fmin(floors.floors[1:], floors.floors[:-1])
         for length in TRENDS:
             if len(smooth) < length:
                 break
@@ -139,15 +145,18 @@ class MemoryGrowth:
             rising = sum(np.sign(blocks[i + 1 :] - blocks[i]).sum(axis=0) for i in range(length - 1))
             growth = blocks[-1] - blocks[0]
             steps = np.diff(blocks, axis=0)
-            noise = steps.std(axis=0)
+            spans = floors.spans(length, by_time=by_time)
+            due, third = (spans / spans.sum())[:, None], length // 3
+            noise = (steps - growth * due).std(axis=0)
+            jump = self.largest_step + (1.0 - self.largest_step) * np.maximum(due - 1.0 / len(due), 0.0)
             with np.errstate(invalid="ignore"):
                 grows |= (
                     (rising >= self.agreement * length * (length - 1) / 2)
                     & (growth > self.least_growth * blocks[0])
-                    & (steps.max(axis=0) < self.largest_step * growth)
+                    & (steps < jump * growth).all(axis=0)
                     & (growth > self.least_deviations * noise)
                     & (growth > self.least_bytes)
-                    & (blocks[-1] - blocks[-1 - length // 3] > 0.5 * (blocks[length // 3] - blocks[0]))
+                    & ((blocks[-1] - blocks[-1 - third]) * spans[:third].sum() > 0.5 * (blocks[third] - blocks[0]) * spans[-third:].sum())
                 )
         return grows
 
@@ -162,11 +171,11 @@ class MemoryGrowth:
             growth = self.growing[key] = Growth(start, float(blocks[low]), now)
             return [self._finding(name, scope, ranks, floors)]
         growth.calm = 0
-        eta = self._forecast(name, ranks, floors)
+        forecast = self._forecast(name, ranks, floors)
         grown = now >= growth.first + 1.5 * (growth.said - growth.first)
-        if not grown and (growth.is_urgent or not self._is_urgent(eta)):
+        if not grown and (growth.is_urgent or not self._is_urgent(forecast)):
             return []
-        growth.is_urgent = growth.is_urgent or self._is_urgent(eta)
+        growth.is_urgent = growth.is_urgent or self._is_urgent(forecast)
         growth.said = now
         return [self._finding(name, scope, ranks, floors)]
 
@@ -184,33 +193,34 @@ class MemoryGrowth:
                 del self.growing[key]
         return said
 
-    def _rate(self, ranks: list[int], floors: Floors) -> float:
-        """Bytes a block: the median of the last blocks' differences."""
-        blocks = np.nanmedian(floors.floors[-8:, ranks], axis=1)
-        return float((blocks[-1] - blocks[0]) / (len(blocks) - 1)) if len(blocks) > 1 else 0.0
-
-    def _forecast(self, name: str, ranks: list[int], floors: Floors) -> float | None:
-        """Blocks until the ceiling at the present rate; None without a ceiling or a rise."""
-        ceiling, rate = self.ceilings.get(name), self._rate(ranks, floors)
+    def _forecast(self, name: str, ranks: list[int], floors: Floors) -> Forecast:
+        """A process grows with its steps, a host with the time: the slope is taken along that, whatever lies between two records."""
+        blocks = np.nanmedian(floors.floors[-8:, ranks].astype(np.float64), axis=1)
+        steps, seconds = (floors.spans(len(blocks), by_time=by_time) for by_time in (False, True))
+        is_timed = floors.seconds > 0.0
+        along = seconds if "@" in name and is_timed else steps
+        rate = _slope(blocks, along)
+        per_step = rate * float(along.sum() / steps.sum()) if len(steps) else 0.0
+        ceiling = self.ceilings.get(name)
         if ceiling is None or rate <= 0.0:
-            return None
-        return max(0.0, (ceiling - float(np.nanmax(floors.floors[-1, ranks]))) / rate)
+            return Forecast(per_step)
+        gone = floors.since[int(along is seconds)]
+        left = max(0.0, (ceiling - float(np.nanmax(floors.floors[-1, ranks]))) / rate - gone) / float(along.mean())
+        return Forecast(per_step, left, left * float(steps.mean()), left * float(seconds.mean()) if is_timed else None)
 
-    def _is_urgent(self, blocks: float | None) -> bool:
-        if blocks is None:
+    def _is_urgent(self, forecast: Forecast) -> bool:
+        if forecast.blocks is None:
             return False
-        return blocks <= self.page_blocks or 0.0 < blocks * 100.0 * self.record_seconds <= self.page_seconds
+        return forecast.blocks <= self.page_blocks or (forecast.seconds is not None and 0.0 < forecast.seconds <= self.page_seconds)
 
     def _finding(self, name: str, scope: str, ranks: list[int], floors: Floors, *, end_step: int | None = None) -> Finding:
         growth = self.growing[f"{name}|{scope}"]
         metric, _, node = name.partition("@")
-        now, rate, blocks = float(np.nanmedian(floors.floors[-1, ranks])), self._rate(ranks, floors), self._forecast(name, ranks, floors)
-        per_step = rate / max(floors.block_steps, 1e-9)
-        end = None if blocks is None else int(self.step + blocks * floors.block_steps)
-        seconds = blocks * floors.block * self.record_seconds if blocks is not None and self.record_seconds and not node else None
-        is_far = seconds is not None and seconds > self.far_seconds
+        now, forecast = float(np.nanmedian(floors.floors[-1, ranks])), self._forecast(name, ranks, floors)
+        end = None if forecast.steps is None else int(self.step + forecast.steps)
+        is_far = forecast.seconds is not None and forecast.seconds > self.far_seconds
         severity = Severity.INFO if is_far else Severity.WARNING
-        if self._is_urgent(blocks) and end_step is None:
+        if self._is_urgent(forecast) and end_step is None:
             severity = Severity.CRITICAL
         many = len(floors.floors[-1])
         who = f"node {node}" if node else named(ranks) if many > 1 else "the run"
@@ -231,18 +241,28 @@ class MemoryGrowth:
             nodes=(node,) if node else (),
             score=(now / growth.first - 1.0) / self.least_growth if growth.first else 0.0,
             summary=f"{metric} of {who} grew from {_bytes(growth.first)} to {_bytes(now)} since step {growth.onset}, "
-            f"{_bytes(per_step)} a step{over}{soon}",
+            f"{_bytes(forecast.per_step)} a step{over}{soon}",
             evidence={
                 "from_bytes": growth.first,
                 "to_bytes": now,
-                "bytes_per_step": per_step,
+                "bytes_per_step": forecast.per_step,
                 "ceiling_bytes": self.ceilings.get(name),
                 "forecast_step": end,
+                "forecast_seconds": forecast.seconds,
                 "fragmented": is_fragmented,
                 "floors": [round(float(floor)) for floor in np.nanmedian(floors.floors[:, ranks], axis=1) if np.isfinite(floor)],
                 "window": [max(growth.onset, 0), max(self.step, 0)],
             },
         )
+
+
+def _slope(values: NDArray[np.float64], spans: NDArray[np.float64]) -> float:
+    """Theil and Sen's: the middle one of the slopes between any two values."""
+    if len(values) < 2:
+        return 0.0
+    i, j = np.triu_indices(len(values), 1)
+    at = np.concatenate([[0.0], np.cumsum(spans)])
+    return float(np.median((values[j] - values[i]) / (at[j] - at[i])))
 
 
 def _bytes(amount: float) -> str:

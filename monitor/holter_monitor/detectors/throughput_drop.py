@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import exp
+from math import exp, log
 from typing import Any, ClassVar
 
 from holter_monitor.findings import Finding, Severity
@@ -57,8 +57,10 @@ class ThroughputDrop:
         beat = self.pace.observe(step)
         if beat is None:
             return said or None
+        if beat.stall is not None and beat.seconds is not None:
+            self.surroundings.stall(step, beat.seconds * (1.0 - 1.0 / beat.ratio), self.pace.wait_level)
         completed = self._take(beat)
-        if completed and not self.losses:
+        if completed and (self.levels.best is None or not self.losses):
             self.levels.settle()
         open_before = tuple(self.losses.values())
         for loss in open_before:
@@ -188,7 +190,12 @@ class ThroughputDrop:
                 loss.last_bad, loss.bad_record = beat.step, beat.record
             worsened = not loss.is_confirmed and self._stall_loss()[1]
         if completed:
-            if self.levels.rise > max(0.5 * self.level_loss, 2.5 * self.levels.noise(self.pace.scale)):
+            # What a run that has become faster still loses is told against its better pace.
+            if self.levels.held < log(loss.base) - 0.01:
+                loss.base = exp(self.levels.held)
+            if not self._level_is_told_apart_from(loss) and self.levels.rise > max(
+                0.5 * self.level_loss, 2.5 * self.levels.noise(self.pace.scale)
+            ):
                 loss.last_bad, loss.bad_record = beat.step, beat.record
             if not loss.is_confirmed and self._fallen() is not None:
                 worsened, loss.shape = True, "level"
@@ -234,6 +241,9 @@ class ThroughputDrop:
 
     def _stalls_are_told_apart_from(self, loss: Loss) -> bool:
         return loss.shape == "level" and "stalls" in self.losses
+
+    def _level_is_told_apart_from(self, loss: Loss) -> bool:
+        return loss.shape == "stalls" and "level" in self.losses
 
     def _close(self, loss: Loss, step: int) -> Finding:
         del self.losses[loss.shape]

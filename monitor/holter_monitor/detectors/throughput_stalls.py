@@ -56,6 +56,8 @@ class ThroughputStalls:
         if beat is None:
             return None
         stall = beat.stall
+        if stall is not None and beat.seconds is not None:
+            self.surroundings.stall(step, beat.seconds * (1.0 - 1.0 / beat.ratio), self.pace.wait_level)
         if self.spell is not None and beat.forgiven:
             self._forgive(self.spell, beat.forgiven)
         if stall is None or stall.excused:

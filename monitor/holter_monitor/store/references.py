@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from holter_monitor.store.control import Control
 from holter_monitor.store.tables import run_events, runs, step_summaries
 
 ROW = step_summaries.c
+_WATCHES = 256
+"""Newest `watch` events that are looked at for dtypes: one of each group of replicas carries a table."""
 Axis = dict[int, float]
 
 
@@ -44,7 +47,9 @@ def _read(connection: sa.Connection, run: str, name: str) -> Reference | None:
     at: NDArray[np.float64] = np.array([axis[step] for step in steps])
     loss: NDArray[np.float64] = np.array([losses[step] for step in steps])
     evaluations = _evaluations(connection, run, axis)
-    return reference.build(name, at, loss, unit=unit, evaluations=evaluations, pacing=_pacing(connection, run))
+    return reference.build(
+        name, at, loss, unit=unit, evaluations=evaluations, pacing=_pacing(connection, run), precision=_precision(connection, run)
+    )
 
 
 def _pacing(connection: sa.Connection, run: str) -> Pacing | None:
@@ -53,6 +58,23 @@ def _pacing(connection: sa.Connection, run: str) -> Pacing | None:
         if logged:
             return reference.pacing(basis, list(logged), list(logged.values()))
     return None
+
+
+def _precision(connection: sa.Connection, run: str) -> dict[str, str]:
+    """What the run's newest layouts say; a pipeline's stages each tell their own."""
+    query = (
+        sa.select(run_events.c.attrs)
+        .where(run_events.c.run == run, run_events.c.event == "watch")
+        .order_by(run_events.c.id.desc())
+        .limit(_WATCHES)
+    )
+    found: dict[str, str] = {}
+    for attrs in connection.scalars(query):
+        if isinstance(attrs.get("table"), dict):
+            with suppress(ValueError):  # what is no table was said where it came in
+                for family, (dtype, _) in reference.dtypes(attrs["table"]).items():
+                    found.setdefault(family, dtype)
+    return found
 
 
 def _by_step(connection: sa.Connection, run: str, metric: str, value: sa.ColumnElement[Any]) -> Axis:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import exp, log
+from math import exp, inf, log
 from statistics import median
 
 import numpy as np
@@ -41,16 +41,20 @@ class Levels:
         self.records.clear()
         return True
 
+    @property
+    def held(self) -> float:
+        """The level of the last five blocks (logarithm); infinite before there are so many."""
+        return median(list(self.medians)[-5:]) if len(self.medians) >= 5 else inf
+
     def settle(self) -> None:
-        """Lets the base follow a run that became faster. Not called while a finding is open: its cost is told against one base."""
-        if len(self.medians) >= 5:
-            held = median(list(self.medians)[-5:])
-            if self.best is None or held < self.best - 0.01:
-                self.best = held
+        """Lets the base follow a run that became faster. Not called while a finding is open: its end is judged against one base."""
+        held = self.held
+        if held < inf and (self.best is None or held < self.best - 0.01):
+            self.best = held
 
     def take_base(self) -> None:
         """Makes the present level the base, better or not."""
-        self.best = median(list(self.medians)[-5:])
+        self.best = self.held
 
     def clear(self) -> None:
         self.records.clear()

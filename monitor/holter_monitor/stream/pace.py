@@ -87,8 +87,12 @@ class Beat:
 class Pace:
     """Follows one run's cost of work. About 2 µs a record."""
 
-    warmup_records: int = 20
+    warmup_records: int = 5
     """Records not looked at: compilation and caches make the first steps slow."""
+    least_records: int = 15
+    """Records after these that the first level is taken from: a short fine-tune has not many more."""
+    early_ratio: float = 3.0
+    """`least_ratio` while the level stands on less than 40 records: caches still fill, and so few tell the spread badly."""
     least_ratio: float = 1.5
     """How much a record costs, in units of the level, before it can be a stall."""
     records: int = 0
@@ -207,13 +211,14 @@ class Pace:
 
     def _learn(self, cost: float, every: int) -> None:
         self.normal.push(cost)
-        if self.records % every or len(self.normal) < 20:
+        if self.records % every or len(self.normal) < self.least_records:
             return
         self.level = self.normal.median
         # Quartiles instead of the median deviation: the window is sorted already, so they cost nothing.
         spread = log(self.normal.quantile(0.75) / self.normal.quantile(0.25))
         self.scale = max(0.001, spread / 2.0 * MAD_TO_SIGMA)
-        self.limit = max(self.least_ratio, exp(min(8.0 * self.scale, 3.0)))
+        least = self.least_ratio if len(self.normal) >= 35 else self.early_ratio
+        self.limit = max(least, exp(min(8.0 * self.scale, 3.0)))
 
     def _stall(self, beat: Beat) -> Stall:
         self.run_of_stalls += 1

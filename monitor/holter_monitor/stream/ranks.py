@@ -141,7 +141,8 @@ class RankShift:
     def is_sliding(self, rank: int) -> bool:
         """Whether the shift grew gradually rather than at once: which of a ramp and a step fits the kept distances better."""
         places = np.arange(self.count - min(self.kept_steps, self.count - self.warmup_steps) + 1, self.count + 1) % self.kept_steps
-        away = np.clip(self.history[places, rank].astype(np.float64), -self.cap * self.sigma, None)
+        kept = np.clip(self.history[places, rank].astype(np.float64), -self.cap * self.sigma, None)
+        away = np.median([kept[:-2], kept[1:-1], kept[2:]], axis=0)  # the hiccup of a single step would decide the fit
         steps = np.arange(len(away))
         best = {"step": np.inf, "ramp": np.inf}
         for at in range(len(away) - 2):

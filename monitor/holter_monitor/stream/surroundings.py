@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from holter_monitor.stream.steps import Sample, Step
 
 COMPUTE = "compute_seconds"
+WAIT = "data_wait_seconds"
 CLOCK = "gpu_sm_clock_hertz"
 LATENCY = "host_disk_read_latency_seconds"
 FOLLOWED = (COMPUTE, CLOCK)
@@ -38,12 +41,21 @@ class Surroundings:
     """Keeps what is usual for the signals that explain a slow step."""
 
     usual: dict[str, Usual] = field(default_factory=dict)
+    waiting: tuple[int, int] | None = None
+    """At the newest stall: how many ranks waited for data for most of it, of how many that tell their wait."""
 
     def observe(self, step: Step) -> None:
         for metric in FOLLOWED:
             value = step.mean(metric)
             if value is not None and value > 0.0:
                 self._learn(metric, value)
+
+    def stall(self, step: Step, lost: float, usual_wait: float) -> None:
+        """Looks at who waits while the run stalls: one rank's loader, one node's disk, or all at once. `lost`: seconds of this step."""
+        column = step.column(WAIT)
+        if column is not None and len(step.ranks) > 1 and lost > 0.0:
+            waits = column[0][column[1] & np.isfinite(column[0])]
+            self.waiting = (int((waits - usual_wait > 0.5 * lost).sum()), len(waits)) if len(waits) else None
 
     def sample(self, sample: Sample) -> None:
         for name, value in sample.values.items():
@@ -70,6 +82,13 @@ class Surroundings:
         if compute is not None:
             numbers["compute_ratio"] = round(compute.worst, 3)
             said.append("compute time normal" if compute.worst < 1.1 else f"compute time x{compute.worst:.1f}")
+        if self.waiting is not None:
+            many, ranks = self.waiting
+            numbers["waiting_ranks"], numbers["waiting_ranks_share"] = many, round(many / ranks, 4)
+            if many:
+                said.append(
+                    f"all {ranks} ranks wait for data at once" if many >= 0.95 * ranks else f"{many} of {ranks} ranks wait for data"
+                )
         latencies = [(usual.worst, name) for name, usual in self.usual.items() if name.startswith(LATENCY)]
         if latencies:
             worst, name = max(latencies)

@@ -109,3 +109,44 @@ def test_a_leak_of_tensors_is_told_once_by_what_is_allocated():
     allocated = 4e10 + 8e6 * np.clip(np.arange(2500) - 500, 0, None) + 1e7 * rng.standard_normal(2500)
     said = feed(MemoryGrowth(), gpu_memory(allocated, allocated + 6e9, allocated + 7.5e9))
     assert {f.metric for f in said} == {"gpu_memory_allocated_bytes"} and not said[0].evidence["fragmented"]
+
+
+@pytest.mark.parametrize("distances", [[10] * 1600 + [1] * 2000, [1] * 1600 + [10] * 1600], ids=["denser", "sparser"])
+def test_the_forecast_holds_when_a_log_changes_how_often_it_writes(distances):
+    """The same leak of 2 MB a step to a ceiling of 80 GB, whatever lies between two records; a block of 100 records is no unit of anything."""
+    numbers = np.cumsum(distances)
+    end = int((8e10 - 4e10) / 2e6)
+    said = []
+    detector = MemoryGrowth()
+    for number in numbers[numbers < 0.97 * end].tolist():
+        memory = {"gpu_memory_allocated_bytes": 4e10 + 2e6 * number, "gpu_memory_total_bytes": 8e10}
+        said += detector.observe(Step.of(number, memory, time=1e9 + 3.0 * number)) or []
+    assert len(said) >= 2 and {finding.scope for finding in said} == {"gpu_memory_allocated_bytes"}
+    for finding in said:
+        assert finding.evidence["bytes_per_step"] == pytest.approx(2e6, rel=0.02)
+        assert finding.evidence["forecast_step"] == pytest.approx(end, rel=0.03)
+        left = 3.0 * (end - finding.detected_step)
+        assert finding.evidence["forecast_seconds"] == pytest.approx(left, rel=0.1, abs=400)
+
+
+def test_a_host_is_forecast_by_the_clock_while_its_steps_become_slower():
+    """10 GB a minute of 1 TB: the steps say less and less of it, the time says it as ever."""
+    detector, said, now, step = MemoryGrowth(), [], 1e9, 0
+    for sampled in range(1600):
+        now, step = now + 15.0, sampled if sampled < 800 else 800 + (sampled - 800) // 8
+        detector.step = step
+        free = 9e11 - 2.5e8 * sampled
+        row = {"host_memory_total_bytes": 1e12, "host_memory_available_bytes": free}
+        said += [(finding, free / 2.5e8 * 15.0) for finding in detector.sample(Sample("node-3", "1", step, now, row)) or []]
+    assert len(said) > 1
+    for finding, left in said:
+        assert finding.evidence["forecast_seconds"] == pytest.approx(left, rel=0.08)
+
+
+def test_a_restart_that_repeats_steps_does_not_turn_the_rate_round():
+    detector, said = MemoryGrowth(), []
+    for place in range(2600):
+        number = place if place < 1300 else place - 400
+        memory = {"gpu_memory_allocated_bytes": 3e10 + 8e6 * place, "gpu_memory_total_bytes": 8e10}
+        said += detector.observe(Step.of(number, memory, time=1e9 + place)) or []
+    assert said and all(finding.evidence["bytes_per_step"] > 7e6 for finding in said)

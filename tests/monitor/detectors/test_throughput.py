@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from detector_streams import DATA, calm, feed, paced, playbook_trace
+from detector_streams import DATA, calm, feed, paced, playbook_trace, ranked
 from holter_monitor.detectors.step_locked_stalls import StepLockedStalls
 from holter_monitor.detectors.throughput_decline import ThroughputDecline
 from holter_monitor.detectors.throughput_drop import ThroughputDrop
@@ -315,3 +315,18 @@ def test_regular_pauses_recur_by_design():
     seconds = calm(2000)
     seconds[99::100] *= 10
     assert not feed(StepLockedStalls(), [*paced(seconds, attempt="1"), *paced(seconds, attempt="2")])
+
+
+@pytest.mark.parametrize(("waiting", "words"), [(16, "all 16 ranks wait for data at once"), (2, "2 of 16 ranks wait for data")])
+def test_the_evidence_tells_whether_all_ranks_wait_at_once(waiting, words):
+    """S1 of the playbook: all nodes at once is the shared storage, a few of them are a node's own disk."""
+    rng = np.random.default_rng(1)
+    seconds, waits = np.repeat(calm(700)[:, None], 16, axis=1), np.full((700, 16), 0.01) + 0.001 * rng.random((700, 16))
+    stalls = [450, 457, 463, 468, 474, 481]
+    seconds[stalls] += 12.0
+    for step in stalls:
+        waits[step, rng.choice(16, waiting, replace=False)] += 11.5
+    steps = list(ranked({"step_time_seconds": seconds, "data_wait_seconds": waits}, nodes=8))
+    for judge in (ThroughputDrop, ThroughputStalls):
+        last = loud(feed(judge(), steps))[-1]
+        assert last.evidence["waiting_ranks"] == waiting and words in last.summary
