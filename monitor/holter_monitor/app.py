@@ -33,6 +33,7 @@ from holter_monitor.api import (
     series,
     session,
     silences,
+    stacks,
     stream,
 )
 from holter_monitor.api.access import Access
@@ -96,6 +97,7 @@ def build(settings: Settings) -> Gate:
         incidents,
         picture,
         silences,
+        stacks,
         stream,
     ):
         app.include_router(part.router)

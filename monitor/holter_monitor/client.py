@@ -150,6 +150,14 @@ class Client:
         """Where the wall time went, in seconds."""
         return self._ask("GET", f"/runs/{run}/goodput")
 
+    def ask_for_stacks(self, run: str, **about: Any) -> Row:
+        """Ask the run's node agents for the stacks of its ranks; `about`: node, incident, reason, actor."""
+        return self._ask("POST", f"/runs/{run}/stacks", json=about)
+
+    def stacks(self, run: str) -> Row:
+        """Where the ranks stand: the newest stacks, equal ones together, and which nodes have answered the newest request."""
+        return self._ask("GET", f"/runs/{run}/stacks")
+
     def incidents(self, **filters: Any) -> Iterator[Row]:
         """Newest first; `filters`: run (its id), state, kind, severity, project."""
         return self._pages("/incidents", filters)

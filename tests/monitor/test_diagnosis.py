@@ -65,6 +65,19 @@ CASES: dict[str, Case] = {
     "frozen_rank": Case(
         incident=incident("hang", ranks=[3], nodes=["b"], evidence={"stacks": ["rank 3: state T (stopped)"]}), world_size=8
     ),
+    "standing_elsewhere": Case(
+        incident=incident(
+            "hang",
+            evidence={
+                "stacks": [
+                    {"ranks": [3], "count": 1, "where": "read (nfs.py:12)"},
+                    {"ranks": [0, 1, 2], "count": 7, "where": "all_reduce (c10d.py:2)"},
+                ],
+                "standing": "7 ranks in all_reduce (c10d.py:2), rank 3 in read (nfs.py:12)",
+            },
+        ),
+        world_size=8,
+    ),
     "stuck_collective": Case(
         incident=incident("hang", evidence={"stacks": ["torch.distributed.all_reduce ProcessGroupNCCL"]}), world_size=8
     ),

@@ -21,8 +21,12 @@ from holter_monitor.alerting.silences import Silence
 from holter_monitor.findings import Finding
 from holter_monitor.incidents import Change, Incident
 from holter_monitor.store import incident_rows as rows
+from holter_monitor.store import stack_requests
 from holter_monitor.store.ports import SampleStore
 from holter_monitor.store.tables import audit, incidents, runs, silences
+
+ASKER = "holter"
+"""Who asks for stacks when a hang opens; while the answer is on its way NCCL's patience (600 s) has most of its time left."""
 
 
 class UnknownIncident(LookupError):
@@ -106,6 +110,8 @@ class Alerting:
             self._settle(desk, run, cause, [], current)  # a symptom that pages must page in its cause's name
 
     def _react(self, desk: Desk, run: Run, incident: Incident, changes: list[Change]) -> list[Change]:
+        if incident.kind == "hang" and any(change.word in ("opened", "reopened") for change in changes):
+            stack_requests.ask(desk.connection, run.id, ASKER, now=desk.now, incident=incident.id, reason=incident.summary)
         if any(change.word == "resolved" for change in changes):
             reactions.withdraw(desk.connection, incident, desk.now)
         elif self.policy.reactions and incident.is_active and incident.state != "pending":

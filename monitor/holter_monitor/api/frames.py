@@ -17,6 +17,7 @@ from holter_monitor.api.callers import ANYBODY, Caller
 from holter_monitor.api.parts import Parts
 from holter_monitor.errors import Problem, Unavailable
 from holter_monitor.store.ports import Outcome
+from holter_monitor.store.stack_requests import heard_by
 
 KIND = CONTENT_TYPE.encode()
 INLINE_BYTES = 256 << 10
@@ -67,11 +68,12 @@ class Frames:
         return msgspec.json.encode({"ack": frame.seq} | advice)
 
     async def _admit(self, frame: Frame, caller: Caller) -> dict[str, Any]:
-        """The advice for the frame's run, if the run is known and the caller may write it."""
+        """The advice for the frame's run and a request for stacks, if the run is known and the caller may write it."""
         run = await self._parts.known.seek(frame.run)
         if run is None or not caller.may("write", run.project):
             raise Problem(409, "Unknown run", field="run", value=frame.run, remedy="POST /api/v1/runs first, then send frames of its id")
-        return {"advice": run.advice} if run.advice else {}
+        advice = {"advice": run.advice} if run.advice else {}
+        return advice | heard_by(run.stacks_asked, frame.node, self._parts.clock()) if run.stacks_asked else advice
 
     def _count(self, frame: Frame, outcome: Outcome, seconds: float) -> None:
         meters = self._parts.meters

@@ -20,6 +20,7 @@ MISSES = 10_000
 class KnownRun:
     project: str
     advice: dict[str, Any]
+    stacks_asked: dict[str, Any] | None
     until: float
 
 
@@ -75,7 +76,7 @@ class KnownRuns:
             self._misses[run] = self._clock() + FRESH_SECONDS
             self._runs.pop(run, None)
             return None
-        self._runs[run] = known = KnownRun(row["project"], row["advice"], self._clock() + FRESH_SECONDS)
+        self._runs[run] = known = KnownRun(row["project"], row["advice"], row["stacks_asked"], self._clock() + FRESH_SECONDS)
         return known
 
     def forget(self, run: str) -> None:

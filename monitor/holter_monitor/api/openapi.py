@@ -30,7 +30,15 @@ STATUSES = {
 ACK: dict[str, Any] = {
     "type": "object",
     "required": ["ack"],
-    "properties": {"ack": {"type": "integer"}, "advice": {"type": "object", "description": "what an operator asks of the run"}},
+    "properties": {
+        "ack": {"type": "integer"},
+        "advice": {"type": "object", "description": "what an operator asks of the run"},
+        "stacks": {
+            "type": "object",
+            "description": "a request for the stacks of the node's ranks",
+            "properties": {"id": {"type": "string"}},
+        },
+    },
 }
 FRAMES_POST: dict[str, Any] = {
     "tags": ["points"],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from holter.frame import Event
 
 from holter_monitor.findings import Finding, Severity
+from holter_monitor.stacks import Stacks
 from holter_monitor.stream.ranks import named
 from holter_monitor.stream.steps import Step, Topology
 
@@ -22,8 +22,8 @@ class Standstill:
     ranks: list[int]
     """The ranks that are behind; empty while nobody is."""
     seconds: float
-    stacks: list[Any] = field(default_factory=list)
     phase: str = ""
+    nodes: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -32,7 +32,7 @@ class Hang:
 
     A hang is told from a long pause by the ranks behind: in a checkpoint or an evaluation all stand at the same step. Without ranks behind the
     limit is fifteen minutes (levanter's), or three times the longest pause that the run has come back from. The agents' own word (`rank_hung`,
-    with stacks) counts at once when it names ranks.
+    with stacks) counts at once when it names ranks. Stacks that come later (`stacks`: asked for, or taken in a long quiet) join the evidence.
     """
 
     kind: ClassVar[str] = "hang"
@@ -56,12 +56,18 @@ class Hang:
     hung: dict[int, int] = field(init=False, default_factory=dict)
     """Ranks that their agent calls hung, with the step they stand at."""
     still: Standstill | None = field(init=False, default=None)
+    stacks: Stacks = field(init=False, default_factory=Stacks)
+    """Where the ranks stand, since the last step that closed."""
+    untold: bool = field(init=False, default=False)
+    """Stacks came that no finding has told yet."""
 
     def observe(self, step: Step) -> Finding | None:
         self.steps += 1
         self.step, self.ranks, self.moved = step.number, len(step.ranks), True
         self.behind = [int(rank) for rank in step.missing]
         self.paused = bool(step.words & PAUSES)
+        if self.still is None and self.stacks.groups:
+            self.stacks = Stacks()
         seconds = step.mean("step_time_seconds")
         if seconds is not None and 0.0 < seconds < 1e6:
             self.typical += (seconds - self.typical) * (0.05 if self.typical else 1.0)
@@ -70,10 +76,16 @@ class Hang:
         if self.still is None or (self.behind and set(self.behind) & set(self.still.ranks)):
             return None
         still, self.still, self.hung = self.still, None, {}
-        return self._finding(still, end_step=step.number)
+        ended = self._finding(still, end_step=step.number)
+        self.stacks = Stacks()
+        return ended
 
     def hear(self, event: Event, topology: Topology) -> Finding | None:
-        word, rank = event["event"], event.get("rank")
+        word, rank, attrs = event["event"], event.get("rank"), event.get("attrs") or {}
+        if word == "stacks":
+            is_new = self.stacks.add(attrs.get("stacks"))
+            self.untold = True
+            return self._finding(self.still) if self.still is not None and is_new else None
         if not isinstance(rank, int):
             return None
         if word in DEPARTING and rank not in self.gone and len(self.gone) < 131_072:
@@ -82,20 +94,20 @@ class Hang:
             self.hung.pop(rank, None)
         if word != "rank_hung":
             return None
-        step, attrs = event.get("step"), event.get("attrs") or {}
+        step = event.get("step")
         self.hung[rank] = step if isinstance(step, int) else self.step
-        culprits = self._culprits()
+        culprits, had_stacks = self._culprits(), bool(self.stacks.groups)
+        self.stacks.add(attrs.get("stacks"))
         seconds = attrs.get("seconds")
         if self.still is None:
             self.still = Standstill(max(self.step, 0), culprits, float(seconds) if isinstance(seconds, int | float) else 0.0)
-        elif culprits == self.still.ranks and self.still.stacks:
+        elif culprits == self.still.ranks and had_stacks:
+            self.untold = True
             return None
         self.still.ranks = culprits or self.still.ranks
-        stacks = attrs.get("stacks")
-        if isinstance(stacks, list) and not self.still.stacks:
-            self.still.stacks = stacks[:8]
         self.still.phase = str(attrs.get("phase") or self.still.phase)[:100]
-        return self._finding(self.still, nodes=topology.nodes(self.still.ranks))
+        self.still.nodes = list(topology.nodes(self.still.ranks))
+        return self._finding(self.still)
 
     def tick(self, now: float) -> Finding | None:
         if self.moved or self.since is None:
@@ -104,6 +116,8 @@ class Hang:
             self.moved, self.since = False, now
             return None
         quiet = now - self.since
+        if self.still is not None and self.untold:
+            return self._finding(self.still)
         if self.still is not None or self.steps < 2 or self._has_ended():
             return None
         if self.behind:
@@ -135,9 +149,10 @@ class Hang:
         reached = f", which the other {others} reached too" if others and at == still.onset and not self.behind else ""
         return f"{named(still.ranks)} hung at step {at}{reached}"
 
-    def _finding(self, still: Standstill, *, end_step: int | None = None, nodes: Sequence[str] = ()) -> Finding:
+    def _finding(self, still: Standstill, *, end_step: int | None = None) -> Finding:
         who = self._who(still)
         where = f", in {still.phase}" if still.phase else ""
+        self.untold = False
         return Finding(
             kind=self.kind,
             severity=Severity.CRITICAL,
@@ -145,7 +160,7 @@ class Hang:
             detected_step=max(self.step, still.onset),
             end_step=end_step,
             ranks=tuple(still.ranks[:1024]),
-            nodes=tuple(nodes),
+            nodes=tuple(still.nodes),
             score=still.seconds / self.behind_seconds,
             cost_seconds=still.seconds,
             summary=f"the run moves again at step {end_step}"
@@ -155,7 +170,8 @@ class Hang:
                 "seconds": round(still.seconds, 1),
                 "step_seconds": round(self.typical, 4),
                 "behind": still.ranks[:64],
-                "stacks": still.stacks,
+                "standing": self.stacks.sentence(),
+                "stacks": self.stacks.listed(at_most=8, named=64),
                 "longest_pause_seconds": round(self.longest, 1),
                 "window": [max(0, still.onset - 50), max(self.step, still.onset)],
             },

@@ -30,6 +30,7 @@ from holter_monitor.diagnosis.resumed_wrong import RESUMED_WRONG
 from holter_monitor.diagnosis.slow_loader import SLOW_LOADER
 from holter_monitor.diagnosis.slow_network import SLOW_NETWORK
 from holter_monitor.diagnosis.slow_storage import SLOW_STORAGE
+from holter_monitor.diagnosis.standing_elsewhere import STANDING_ELSEWHERE
 from holter_monitor.diagnosis.stuck_collective import STUCK_COLLECTIVE
 from holter_monitor.diagnosis.throttled_gpu import THROTTLED_GPU
 
@@ -49,6 +50,7 @@ CAUSES: tuple[Cause, ...] = (
     CRASH,
     LOST_NODE,
     FROZEN_RANK,
+    STANDING_ELSEWHERE,
     STUCK_COLLECTIVE,
     BAD_BATCH,
     INSTABILITY,

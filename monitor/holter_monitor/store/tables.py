@@ -34,6 +34,7 @@ runs = sa.Table(
     sa.Column("reference", Name),  # the run that this one is measured against
     sa.Column("config", sa.JSON, nullable=False, default=dict),  # whatever holter.init(config=…) said
     sa.Column("advice", sa.JSON, nullable=False, default=dict),  # what an operator asks of it; rides in the acks to its agents
+    sa.Column("stacks_asked", sa.JSON),  # the newest request for stacks (holter_monitor.store.stack_requests); rides there too
     sa.UniqueConstraint("project", "name"),
 )
 attempts = sa.Table(

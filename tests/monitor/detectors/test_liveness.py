@@ -109,7 +109,28 @@ def test_the_agents_word_names_the_rank_that_the_others_wait_for():
     run.ship(0, events=[run.event("rank_hung", rank, 19, seconds=110) for rank in range(4)])
     said = run.take()
     assert {(f.scope, f.onset_step) for f in said} == {("run", 19)}, "one hang, one identity"
-    assert said[-1].ranks == (5,) and said[-1].evidence["stacks"] == stack and said[-1].nodes == ("node-1",)
+    assert said[-1].ranks == (5,) and said[-1].nodes == ("node-1",)
+    assert said[-1].evidence["stacks"] == [stack[0] | {"count": 1, "where": "read (nfs.py:12)"}]
+
+
+def test_stacks_that_come_later_join_the_hang_and_those_of_a_pause_that_ended_are_forgotten():
+    run = Collector(Hang)
+    for number in range(20):
+        run.step(number)
+    run.ship(0, events=[run.event("stacks", None, 19, stacks=[{"ranks": [0], "stack": "save (io.py:1)"}])])
+    run.step(20)
+    run.ship(0, events=[run.event("rank_hung", 0, 20, seconds=180)])
+    (opened,) = run.take()
+    assert opened.evidence["stacks"] == [], "the pause before this one is over"
+    for node, stack in ((0, "all_reduce (c10d.py:2)"), (1, "all_reduce (c10d.py:2)"), (1, "read (nfs.py:12)")):
+        ranks = [7] if "read" in stack else [rank for rank in range(4 * node, 4 * node + 4) if rank != 7]
+        run.ship(node, events=[run.event("stacks", None, 20, stacks=[{"ranks": ranks, "stack": stack}])])
+    assert len(run.take()) == 2, "told at once where somebody stands in a new place"
+    run.ship(0, events=[run.event("stacks", None, 20, stacks=[{"ranks": [0], "stack": "read (nfs.py:12)"}])])
+    assert not run.take()
+    run.wait(5)
+    (later,) = run.take()
+    assert later.evidence["standing"] == "6 ranks in all_reduce (c10d.py:2), ranks 0, 7 in read (nfs.py:12)"
 
 
 def test_a_rank_that_hangs_at_the_step_of_the_others_is_not_said_to_be_behind():
