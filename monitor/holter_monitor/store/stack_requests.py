@@ -70,27 +70,27 @@ def answers(connection: sa.Connection, run: str, now: float) -> Answers:
     rows = _newest(connection, run)
     stacks = Stacks()
     for row in reversed(rows):
-        stacks.add(row.attrs["stacks"])
-    answered = {str(row.node) for row in rows if request and row.attrs.get("request") == request["id"]}
+        stacks.add(row["attrs"]["stacks"])
+    answered = {str(row["node"]) for row in rows if request and row["attrs"].get("request") == request["id"]}
     return Answers(
         request=request,
-        at=rows[0].at if rows else None,
-        step=max((row.step for row in rows if row.step is not None), default=None),
+        at=rows[0]["at"] if rows else None,
+        step=max((row["step"] for row in rows if row["step"] is not None), default=None),
         stacks=stacks,
         answered=sorted(answered),
         waiting=sorted(_addressed(connection, run, request, now) - answered),
     )
 
 
-def _newest(connection: sa.Connection, run: str) -> list[sa.Row[Any]]:
+def _newest(connection: sa.Connection, run: str) -> list[sa.RowMapping]:
     """The newest event with stacks and those that belong to it, newest first: answers to the same request, or told about the same time."""
     query = sa.select(run_events.c.node, run_events.c.at, run_events.c.step, run_events.c.attrs)
     query = query.where(run_events.c.run == run, run_events.c.event.in_(("stacks", "rank_hung"))).order_by(run_events.c.id.desc())
-    rows = [row for row in connection.execute(query.limit(MAX_ANSWERS)) if row.attrs.get("stacks")]
+    rows = [row for row in connection.execute(query.limit(MAX_ANSWERS)).mappings() if row["attrs"].get("stacks")]
     if not rows:
         return []
-    request, at = rows[0].attrs.get("request"), rows[0].at
-    return [row for row in rows if (request and row.attrs.get("request") == request) or abs(row.at - at) <= TOGETHER_SECONDS]
+    request, at = rows[0]["attrs"].get("request"), rows[0]["at"]
+    return [row for row in rows if (request and row["attrs"].get("request") == request) or abs(row["at"] - at) <= TOGETHER_SECONDS]
 
 
 def _addressed(connection: sa.Connection, run: str, request: Mapping[str, Any] | None, now: float) -> set[str]:

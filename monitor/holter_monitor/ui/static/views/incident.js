@@ -8,23 +8,26 @@ import { ago, clock, duration, measured, number, ranks, sentence, title, words }
 import { calmly, facts, incidentRow, severity, state } from "../parts.js";
 import { Ruler } from "../ruler.js";
 import { askForSilence } from "../silencing.js";
+import { Standing } from "../standing.js";
 
 const COMPANION = { loss: "grad_norm", grad_norm: "loss", tokens_per_second: "data_wait_seconds", step_time_seconds: "data_wait_seconds" };
 const AROUND = 150;
+const OF_TIME = /^(hang|straggler|rank_lost|.*_stalls?|throughput_.*)$/; // where a program stands has no say in what it computes
 
 export async function render(box, { ids, signal }) {
   const path = `/incidents/${encodeURIComponent(ids[0])}`;
   const page = el("div", { class: "view" });
   box.append(page);
-  let incident = null, evidence = null, kin = [];
+  let incident = null, evidence = null, standing = null, kin = [];
   const load = async () => {
     incident = await get(path, {}, signal);
     document.title = `${words(incident.kind)} · ${incident.run_name} · Holter`;
     const others = await all("/incidents", { run: incident.run, limit: 500 }, signal);
     kin = others.filter((other) => other.parent === incident.id || other.id === incident.parent);
     evidence ??= new Evidence(incident, signal);
+    if (OF_TIME.test(incident.kind)) standing ??= new Standing(incident.run, { incident: incident.id, signal });
     paint();
-    await evidence.load(incident);
+    await Promise.all([evidence.load(incident), standing?.load()]);
   };
   const act = async (verb, body) => {
     try {
@@ -34,13 +37,13 @@ export async function render(box, { ids, signal }) {
     } catch (error) { toast(error.message); }
     return false;
   };
-  const answer = new Answer(act), top = el("div", { class: "view" }), left = el("div", { class: "why" }), past = el("div", { class: "past" });
+  const answer = new Answer(act), top = el("div", { class: "view" }), left = el("div", { class: "stack" }), past = el("div", { class: "past" });
   const paint = () => {
     answer.update(incident);
     show(top, head(incident));
     show(left, causes(incident), family(incident, kin), numbers(incident));
     show(past, history(incident));
-    if (!page.firstChild) page.append(top, evidence.box, el("div", { class: "columns" }, left, el("div", { class: "answer" }, answer.box), past));
+    if (!page.firstChild) page.append(top, evidence.box, el("div", { class: "columns" }, el("div", { class: "why" }, left, standing?.box), el("div", { class: "answer" }, answer.box), past));
   };
   await load();
   const again = calmly(load, 1500, signal);
@@ -82,7 +85,7 @@ function causes(incident) {
 
 function numbers(incident) {
   const isSaid = (value) => value !== null && value !== "" && !(Array.isArray(value) && !value.length);
-  const rows = Object.entries(incident.evidence || {}).filter(([, value]) => isSaid(value));
+  const rows = Object.entries(incident.evidence || {}).filter(([name, value]) => isSaid(value) && name !== "stacks"); // they have a card of their own
   if (!rows.length) return null;
   return el("section", { class: "card" }, el("h2", {}, "Evidence"), el("div", { class: "table pairs" }, el("table", {}, el("tbody", {},
     rows.map(([name, value]) => el("tr", {}, el("th", {}, words(name)), el("td", {}, typeof value === "number" ? measured(name, value) : spoken(value))))))));

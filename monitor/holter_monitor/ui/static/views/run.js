@@ -8,6 +8,7 @@ import { ago, clock, duration, measured, number, short, words } from "../format.
 import { Lane } from "../lane.js";
 import { calmly, facts, incidentRow, runHead, segments } from "../parts.js";
 import { Ruler } from "../ruler.js";
+import { Standing } from "../standing.js";
 
 const METRICS = "loss,grad_norm,tokens_per_second,step_time_seconds,data_wait_seconds,tokens,lr";
 const SETTLE = 0.03; // share of the whole run that does not set the vertical scale
@@ -37,6 +38,7 @@ class RunPage {
     this.incidentList = el("ul", { class: "list" });
     this.reset = el("button", { type: "button", hidden: !isZoomed, onclick: () => this.zoom(null, null) }, "Leave the zoom");
     this.tails = segments("Newest steps", TAILS, tail, (tail) => this.follow(tail));
+    this.standing = new Standing(id, { signal });
     this.more = el("details", { class: "card" });
   }
 
@@ -48,8 +50,9 @@ class RunPage {
     box.append(this.head, this.facts,
       el("div", { class: "tools" }, axes, this.tails, log, this.reset, el("button", { type: "button", class: "quiet push", onclick: copyLink }, "Copy link")),
       el("div", {}, this.lane.box, Object.values(this.charts).map((chart) => chart.box)),
-      el("section", { class: "view tight" }, el("h2", {}, "Incidents"), this.incidentList), this.more);
-    await this.loadCurves();
+      el("section", { class: "view tight" }, el("h2", {}, "Incidents"), this.incidentList), this.standing.box, this.more);
+    await Promise.all([this.loadCurves(), this.standing.load()]);
+    this.standing.box.hidden = this.standing.isEmpty && ["finished", "failed"].includes(this.run.state); // nobody is there to be asked
     const again = calmly(() => this.refresh(), 1500, this.signal);
     listen((message) => (message.run === this.id || message.type === "reconnected") && again(), this.signal);
   }
