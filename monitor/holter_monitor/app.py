@@ -18,6 +18,7 @@ from holter_monitor import __version__, ui
 from holter_monitor.alerting.dispatch import Dispatch
 from holter_monitor.api import (
     curves,
+    fleet,
     goodput,
     groups,
     health,
@@ -58,6 +59,7 @@ from holter_monitor.store.control import open_control
 from holter_monitor.store.log_sqlite import SqliteFrameLog
 from holter_monitor.store.references import References
 from holter_monitor.store.retention_duckdb import DuckDbStore
+from holter_monitor.store.tally import Tally
 
 
 def build(settings: Settings) -> Gate:
@@ -90,6 +92,7 @@ def build(settings: Settings) -> Gate:
         groups,
         curves,
         goodput,
+        fleet,
         heatmap,
         places,
         points,
@@ -167,7 +170,13 @@ def assemble(settings: Settings) -> Parts:
                 broadcast=broadcast,
             )
         )
-    known, janitor = KnownRuns(control), Janitor(log, consumers, forget=lambda: sweep(samples, control, settings.retention, time.time()))
+    known = KnownRuns(control)
+    janitor = Janitor(
+        log,
+        consumers,
+        forget=lambda: sweep(samples, control, settings.retention, time.time()),
+        tally=Tally(control).catch_up if settings.detect else None,
+    )
     parts = Parts(
         settings=settings,
         control=control,

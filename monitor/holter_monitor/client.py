@@ -158,6 +158,11 @@ class Client:
         """Where the ranks stand: the newest stacks, equal ones together, and which nodes have answered the newest request."""
         return self._ask("GET", f"/runs/{run}/stacks")
 
+    def fleet(self, **window: Any) -> Row:
+        """The GPU time of all runs by cause, project and run, with failures and the dearest incidents. `window`: since, until (RFC 3339), project,
+        gpu_hour_price."""
+        return self._ask("GET", "/goodput", params={key: value for key, value in window.items() if value is not None})
+
     def incidents(self, **filters: Any) -> Iterator[Row]:
         """Newest first; `filters`: run (its id), state, kind, severity, project."""
         return self._pages("/incidents", filters)

@@ -1,4 +1,4 @@
-"""The thread that tidies: trims the frame log behind both consumers, and forgets old points."""
+"""The thread that tidies: trims the frame log behind both consumers, tallies where runs' time went, and forgets old points."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ FORGET_SECONDS = 3_600.0
 
 
 class Janitor:
-    def __init__(self, log: FrameLog, consumers: list[Consumer], *, forget: Callable[[], int]) -> None:
-        self._log, self._consumers, self._forget = log, consumers, forget
+    def __init__(
+        self, log: FrameLog, consumers: list[Consumer], *, forget: Callable[[], int], tally: Callable[[], int] | None = None
+    ) -> None:
+        self._log, self._consumers, self._forget, self._tally = log, consumers, forget, tally
         self._forgot_at = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="holter-janitor", daemon=True)
@@ -35,6 +37,8 @@ class Janitor:
         while not self._stopping.wait(EVERY_SECONDS):
             try:
                 self.tidy()
+                if self._tally is not None:
+                    self._tally()
                 if time.monotonic() - self._forgot_at >= FORGET_SECONDS:
                     self._forgot_at = time.monotonic()
                     self._forget()

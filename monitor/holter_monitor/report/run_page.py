@@ -12,7 +12,7 @@ from holter_monitor.report.words import duration
 
 
 def markdown(account: Account) -> str:
-    return _template("account.md.j2", autoescape=False).render(**_words(account)) + "\n"
+    return template("account.md.j2", autoescape=False).render(**_words(account)) + "\n"
 
 
 def html(account: Account) -> str:
@@ -22,12 +22,12 @@ def html(account: Account) -> str:
         for series in account.series
         if len(series)
     ]
-    return _template("account.html.j2", autoescape=True).render(**_words(account), plots=plots)
+    return template("account.html.j2", autoescape=True).render(**_words(account), plots=plots)
 
 
-def _template(name: str, *, autoescape: bool) -> Template:
+def template(name: str, *, autoescape: bool) -> Template:
     loader = PackageLoader("holter_monitor.report", ".")
-    # Markdown has no escaping that all readers share; what a user named is flattened to one line instead (`_flat`).
+    # Markdown has no escaping that all readers share; what a user named is flattened to one line instead (`flat`).
     environment = Environment(loader=loader, autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
     return environment.get_template(name)
 
@@ -35,7 +35,7 @@ def _template(name: str, *, autoescape: bool) -> Template:
 def _words(account: Account) -> dict[str, Any]:
     run, goodput = account.run, account.goodput
     return {
-        "name": _flat(f"{run['project']}/{run['name']}"),
+        "name": flat(f"{run['project']}/{run['name']}"),
         "state": run["state"],
         "world_size": run["world_size"],
         "last_step": run["last_step"],
@@ -69,10 +69,10 @@ def _incident(account: Account, incident: Row) -> dict[str, Any]:
         "kind": incident["kind"],
         "state": incident["state"],
         "onset": incident["onset_step"],
-        "summary": _flat(incident["summary"]),
+        "summary": flat(incident["summary"]),
         "cost": "" if not cost else f"{duration(cost)} lost, {account.gpu_hours(cost):.3g} GPU-hours{_money(account, cost, ', ')}",
-        "cause": _flat(causes[0].get("sentence", "")) if causes else "",
-        "action": _flat(causes[0].get("action", "")) if causes else "",
+        "cause": flat(causes[0].get("sentence", "")) if causes else "",
+        "action": flat(causes[0].get("action", "")) if causes else "",
         "url": incident["url"],
     }
 
@@ -85,5 +85,5 @@ def _duration(seconds: float | None) -> str:
     return "–" if seconds is None else duration(seconds)
 
 
-def _flat(text: str) -> str:
+def flat(text: str) -> str:
     return " ".join(text.replace("|", "¦").split())

@@ -35,6 +35,7 @@ runs = sa.Table(
     sa.Column("config", sa.JSON, nullable=False, default=dict),  # whatever holter.init(config=…) said
     sa.Column("advice", sa.JSON, nullable=False, default=dict),  # what an operator asks of it; rides in the acks to its agents
     sa.Column("stacks_asked", sa.JSON),  # the newest request for stacks (holter_monitor.store.stack_requests); rides there too
+    sa.Column("tallied_at", Float),  # when the hours of its goodput were written last
     sa.UniqueConstraint("project", "name"),
 )
 attempts = sa.Table(
@@ -121,6 +122,27 @@ step_rollups = (
         sa.Column("maxima", sa.LargeBinary),  # of the step time, in the narrowest blocks: float64 a step, its slowest rank; NaN for none
         sqlite_with_rowid=False,
     )
+)
+goodput_hours = sa.Table(  # where wall time went (holter_monitor.goodput); written anew while the run goes on
+    "goodput_hours",
+    metadata,
+    sa.Column("run", Id, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("hour_at", Float, primary_key=True, index=True),  # its begin
+    sa.Column("cause", sa.String(32), primary_key=True),
+    sa.Column("seconds", Float, nullable=False),
+    sa.Column("rank_seconds", Float, nullable=False),  # times the ranks that it held
+)
+breaks = sa.Table(  # attempts that did not end by themselves, and what each cost
+    "breaks",
+    metadata,
+    sa.Column("run", Id, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("attempt", Name, primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),  # failed, lost, preempted
+    sa.Column("at", Float, nullable=False, index=True),
+    sa.Column("ranks", sa.Integer, nullable=False),
+    sa.Column("down_seconds", Float),  # until the next attempt began; none while there is none
+    sa.Column("startup_seconds", Float, nullable=False),
+    sa.Column("recomputed_seconds", Float, nullable=False),
 )
 incidents = sa.Table(
     "incidents",
