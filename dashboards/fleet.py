@@ -14,7 +14,7 @@ def _count(sql: str) -> Sql:
 
 def build() -> dashboard.Dashboard:
     board = new("Holter / Fleet", "holter-fleet", "Every run, its health and what its troubles cost.").with_variable(project_variable())
-    for panel in (*_numbers(), _runs(), _open_incidents(), *_history(), _agents()):
+    for panel in (*_numbers(), *_goodput(), _runs(), _open_incidents(), *_history(), _agents()):
         board = board.with_panel(panel)
     return board
 
@@ -36,6 +36,33 @@ def _numbers() -> list[dashboard.Panel]:
             _count(f"coalesce(sum(cost_seconds), 0) FROM incidents WHERE parent IS NULL AND $__unixEpochFilter(created_at) AND {CHOSEN}"),
             unit="s",
         ),
+    ]
+
+
+def _goodput() -> list[dashboard.Panel]:
+    hours = f"goodput_hours g JOIN runs r ON r.id = g.run WHERE $__unixEpochFilter(g.hour_at) AND r.{CHOSEN}"
+    failures = f"breaks b JOIN runs r ON r.id = b.run WHERE $__unixEpochFilter(b.at) AND r.{CHOSEN}"
+    lost = f"""
+        SELECT to_timestamp(g.hour_at) AS "time", g.cause AS metric, sum(g.rank_seconds) / 3600 AS value
+        FROM {hours} AND g.cause <> 'productive' GROUP BY 1, 2 ORDER BY 1
+    """
+    by_cause = f"""
+        SELECT g.cause, sum(g.rank_seconds) / 3600 AS "GPU-hours", sum(g.rank_seconds) / nullif(sum(sum(g.rank_seconds)) OVER (), 0) AS share
+        FROM {hours} GROUP BY g.cause ORDER BY 2 DESC
+    """
+    productive = f"sum(g.rank_seconds) FILTER (WHERE g.cause = 'productive') / nullif(sum(g.rank_seconds), 0) FROM {hours}"
+    return [
+        stat_panel("Goodput in range", _count(productive), unit="percentunit"),
+        stat_panel("Failures in range", _count(f"count(*) FROM {failures}"), bad_from=1),
+        stat_panel(
+            "Mean time between failures",
+            _count(f"sum(g.seconds) FILTER (WHERE g.cause <> 'down') / nullif((SELECT count(*) FROM {failures}), 0) FROM {hours}"),
+            unit="s",
+        ),
+        stat_panel("Mean time to recover", _count(f"avg(b.down_seconds + b.startup_seconds) FROM {failures}"), unit="s"),
+        stat_panel("GPU-hours in range", _count(f"coalesce(sum(g.rank_seconds), 0) / 3600 FROM {hours}"), span=8),
+        bar_panel("GPU-hours lost, by cause", Sql(lost, format="time_series"), unit="h"),
+        column(table_panel("Where the GPU time went", Sql(by_cause), span=12, height=8), "share", unit="percentunit", decimals=1),
     ]
 
 

@@ -46,11 +46,8 @@ def build() -> dashboard.Dashboard:
 def _numbers() -> list[dashboard.Panel]:
     run = "${run:sqlstring}"
     productive = f"""
-        WITH newest AS ({newest("step_time_seconds")}),
-        base AS (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY max) AS seconds FROM newest),
-        wall AS (SELECT sum(coalesce(ended_at, (SELECT updated_at FROM runs WHERE id = {run})) - started_at) AS seconds
-                 FROM attempts WHERE run = {run})
-        SELECT least(1, sum(least(newest.max, base.seconds)) / nullif(max(wall.seconds), 0)) AS goodput FROM newest, base, wall
+        SELECT sum(rank_seconds) FILTER (WHERE cause = 'productive') / nullif(sum(rank_seconds), 0) AS goodput
+        FROM goodput_hours WHERE run = {run}
     """
     lost = f"""
         WITH newest AS ({newest("step_time_seconds")}),
@@ -73,7 +70,7 @@ def _numbers() -> list[dashboard.Panel]:
             "Sum over all steps of what each took beyond the run's median step. A median panel cannot show this."
         ),
         stat_panel("Goodput", Sql(productive), unit="percentunit").description(
-            "Share of the attempts' wall time spent in steps that count, each counted at most as long as the median step."
+            "Effective training time over wall time, as GET /runs/{id}/goodput says it."
         ),
     ]
 

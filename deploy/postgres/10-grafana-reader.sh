@@ -13,7 +13,7 @@ DECLARE made record;
 BEGIN
     FOR made IN SELECT object_identity FROM pg_event_trigger_ddl_commands() WHERE command_tag = 'CREATE TABLE' LOOP
         IF made.object_identity IN ('public.runs', 'public.attempts', 'public.agents', 'public.run_events', 'public.step_summaries',
-                                    'public.incidents', 'public.incident_history', 'public.outbox', 'public.silences') THEN
+                                    'public.incidents', 'public.incident_history', 'public.outbox', 'public.silences', 'public.goodput_hours', 'public.breaks') THEN
             EXECUTE format('GRANT SELECT ON %s TO grafana_reader', made.object_identity);
         END IF;
     END LOOP;

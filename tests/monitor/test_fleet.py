@@ -96,6 +96,7 @@ def test_the_report_says_it_in_markdown_json_and_as_a_page(served, fleet, tmp_pa
     assert main(asked) == 0
     said = capsys.readouterr().out
     assert "| down between attempts | 8" in said and "big/<i>broken</i>" in said
+    assert "|---|---|---|---|\n| effective training time |" in said
     assert main([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["failures"] == 1
     page = tmp_path / "fleet.html"

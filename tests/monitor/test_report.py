@@ -47,6 +47,8 @@ def test_markdown_says_where_the_time_went(served, twice, capsys):
     said = capsys.readouterr().out
     assert "Goodput **" in said
     assert "| down between attempts | 10.0 min |" in said
+    table = said[said.index("| where") : said.index("Attempts:")].strip().splitlines()
+    assert all(line.startswith("|") for line in table), "an empty line ends a table in Markdown"
     assert "| steps done again after a restart | 20 s |" in said
     # Ten minutes of two GPUs at 10 an hour.
     assert "3.33 |" in said

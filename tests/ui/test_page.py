@@ -158,6 +158,7 @@ PLACES = [
     "#/runs/{weka}/ranks/5",
     "#/runs/{weka}/consistency",
     "#/silences",
+    "#/goodput",
     "#/nowhere",
 ]
 

@@ -12,6 +12,7 @@ const ROUTES = [
   [/^\/runs\/([^/]+)\/consistency$/, "runs", () => import("./views/consistency.js")],
   [/^\/incidents$/, "incidents", () => import("./views/incidents.js")],
   [/^\/incidents\/([^/]+)$/, "incidents", () => import("./views/incident.js")],
+  [/^\/goodput$/, "goodput", () => import("./views/goodput.js")],
   [/^\/compare$/, "compare", () => import("./views/compare.js")],
   [/^\/silences$/, "silences", () => import("./views/silences.js")],
 ];
