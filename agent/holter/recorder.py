@@ -46,6 +46,7 @@ class Recorder:
         self._look = look
         self._garbage: GarbageWatch | None = None
         self._timed: list[Section] = []
+        self._noted: dict[str, float] = {}
         self._packers: dict[int, struct.Struct] = {}
         if ring is None:
             self._rows = writer(_NO_ROWS, 0, 1, STRIDE, _nothing, _nothing, NO_WAIT)
@@ -67,6 +68,8 @@ class Recorder:
             step = values.pop("step", None)
         number = self._number(step)
         found, scalars = self._sorted(values)
+        if self._noted:
+            found, self._noted = {**self._noted, **found}, {}
         spans = self._add_timed(found)
         if scalars or spans or self._is_waiting():
             self._queue(number, now, scalars, found, spans)
@@ -200,6 +203,14 @@ class Recorder:
         """Add to the wait for data of the step that is under way."""
         wait = self._rows.wait
         self._rows.wait = nanoseconds if wait == NO_WAIT else wait + nanoseconds
+
+    def note(self, name: str, value: float) -> None:
+        """The next step takes this along."""
+        self._noted[name] = value
+        self._rows.is_plain = 0
+
+    def noted(self, name: str) -> float | None:
+        return self._noted.get(name)
 
     def timed(self, section: Section) -> None:
         """The next step takes this section's time along."""

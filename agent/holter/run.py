@@ -59,6 +59,7 @@ class Run:
         self._warned_at = -_WARNING_EVERY
         self._last_event_step: int | None = None
         self._finished = False
+        self._names_batches = recorder.rank == 0 and not recorder.is_off
         self.step = recorder.step
         _live.add(self)
 
@@ -72,7 +73,8 @@ class Run:
     """
 
     def batches(self, loader: Iterable[_T]) -> Iterator[_T]:
-        """Iterate over `loader` and record the time spent waiting for it as `data_wait_seconds` of the next step."""
+        """Iterate over `loader` and record the time spent waiting for it as `data_wait_seconds` of the next step; rank 0 also which batch it was
+        (`batch_hash`), so that a resume that repeats or skips data is seen."""
         waited = self._recorder.waited
         clock = time.monotonic_ns
         before = clock()
@@ -80,8 +82,24 @@ class Run:
             waited(clock() - before)
             if self._watch is not None:
                 self._watch.batch(batch)
+            if self._names_batches:
+                self._name(batch)
             yield batch
             before = clock()
+
+    def _name(self, batch: object) -> None:
+        """Note the step's batch, or that of several that are accumulated. What cannot be read is not tried again."""
+        try:
+            from holter import batch_hash
+
+            code = batch_hash.of(batch)
+            if code is not None:
+                before = self._recorder.noted("batch_hash")
+                self._recorder.note("batch_hash", batch_hash.combined(None if before is None else int(before), code))
+                return
+        except Exception as error:  # noqa: BLE001  never raise into a training loop
+            _log.debug("the batches are not named: %s", error)
+        self._names_batches = False
 
     def section(self, name: str, *, communication: bool = False) -> AbstractContextManager[object]:
         """Time a part of the step as `section_<name>_seconds`. Sections that are not communication add up to `compute_seconds`."""

@@ -33,6 +33,7 @@ KINDS = (
     "throughput_stalls",
     "step_locked_stalls",
     "data_stall",
+    "data_position",
     "straggler",
     "tp_duplicate_shards",
     "replica_mismatch",

@@ -111,6 +111,11 @@ def _fill(connection: sa.Connection) -> None:
         ),
     )
     insert(tables.step_summaries, *_summaries())
+    spent = {"productive": 2_700.0, "data": 500.0, "recomputed": 400.0}
+    hours = [{"run": "r1", "hour_at": START // 3600 * 3600 + 3600 * n, "cause": c, "seconds": s} for n in (0, 1) for c, s in spent.items()]
+    insert(tables.goodput_hours, *(row | {"rank_seconds": 2 * row["seconds"]} for row in hours))
+    lost = {"down_seconds": 100.0, "startup_seconds": 20.0, "recomputed_seconds": 400.0}
+    insert(tables.breaks, {"run": "r1", "attempt": "a1", "state": "lost", "at": START + 1000, "ranks": 2, **lost})
     _fill_events_and_incidents(insert, now)
 
 

@@ -39,6 +39,7 @@ def lived(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         run = replay.throughput(running)
         running.until(lambda: running.get("incidents", run=run)["items"], 60)
         running.until(lambda: running.get(f"runs/{run}/curves", metrics="loss")["to_step"] == 700, 60)
+        running.until(lambda: running.get("goodput")["items"], 60)
         running.until(lambda: re.search(r'holter_deliveries_total{outcome="sent".*} [1-9]', running.http.get("/metrics").text), 60)
         yield {"reader": url.set(username="grafana_reader"), "run": run}
 

@@ -118,3 +118,21 @@ def test_the_advice_to_stop_ends_the_training(tmp_path, collector):
     patient.train()
     collector.wait_for_event("rank_finished")
     assert 0 < patient.state.global_step < 2_000
+
+
+def test_a_resume_that_ignores_the_data_s_place_sees_the_first_batches_again(tmp_path, collector):
+    """What `ignore_data_skip=True` does: told by the same numbers at other steps. Without it they are those that would have come."""
+    from holter.integrations.transformers import watch
+
+    hashes, so_far = {}, 0
+    for ignore in (None, True, False):
+        patient = trainer(tmp_path, **({} if ignore is None else {"ignore_data_skip": ignore}))
+        watch(patient, project="p", name=f"ignore {ignore}")
+        patient.train(resume_from_checkpoint=None if ignore is None else str(tmp_path / "out" / "checkpoint-4"))
+        known, so_far = so_far, so_far + (8 if ignore is None else 4)
+        collector.wait_for(lambda seen, total=so_far: len(seen.points("batch_hash")) == total)
+        hashes[ignore] = collector.points("batch_hash")[known:]
+    first = [code for _, code in hashes[None]]
+    assert len(set(first)) == 8
+    assert [code for _, code in hashes[True]] == first[:4]
+    assert hashes[False] == hashes[None][4:]

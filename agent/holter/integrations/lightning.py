@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import holter
+from holter import batch_hash
 
 if TYPE_CHECKING:
     Callback = object
@@ -34,6 +35,7 @@ class HolterCallback(Callback):
         self._idle_since = 0.0
         self._values: dict[str, Any] = {}
         self._recorded = -1
+        self._names_batches = True
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.run = holter.init(**self._settings)
@@ -46,6 +48,17 @@ class HolterCallback(Callback):
         self._values["data_wait_seconds"] = self._values.get("data_wait_seconds", 0.0) + time.monotonic() - self._idle_since
         if self._tokens_of is not None:
             self._values["tokens"] = self._values.get("tokens", 0) + self._tokens_of(batch)
+        if self._names_batches and trainer.global_rank == 0:
+            self._name(batch)
+
+    def _name(self, batch: Any) -> None:
+        """The step's batch, or the sum of those that are accumulated: a resume that repeats or skips data is seen by it."""
+        try:
+            tensor = _first_tensor(batch)
+            if tensor is not None:
+                self._values["batch_hash"] = self._values.get("batch_hash", 0.0) + batch_hash.of_tensor(tensor)
+        except (RuntimeError, TypeError):  # a layout that has no values to take
+            self._names_batches = False
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         self._values["lr"] = optimizer.param_groups[0]["lr"]
@@ -83,6 +96,13 @@ class HolterCallback(Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self.run is not None:
             self.run.finish()
+
+
+def _first_tensor(batch: Any) -> Any:
+    if hasattr(batch, "detach"):
+        return batch
+    within = list(batch.values()) if hasattr(batch, "values") else batch if isinstance(batch, list | tuple) else ()
+    return next((found for part in within[:8] if (found := _first_tensor(part)) is not None), None)
 
 
 def _norm(module: Any) -> Any:

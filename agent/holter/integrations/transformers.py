@@ -21,6 +21,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 import holter
+from holter import batch_hash
 
 _log = logging.getLogger("holter")
 _CONFIG = (
@@ -106,9 +107,15 @@ class HolterCallback(TrainerCallback):
         loss = loss.detach()
         held = self._values.get("loss")
         self._values["loss"] = loss if held is None else held + loss
-        tokens = getattr(inputs.get("input_ids"), "numel", None) if hasattr(inputs, "get") else None
-        if tokens is not None:
-            self._values["tokens"] = self._values.get("tokens", 0) + tokens()
+        ids = inputs.get("input_ids") if hasattr(inputs, "get") else None
+        if hasattr(ids, "numel"):
+            self._values["tokens"] = self._values.get("tokens", 0) + ids.numel()
+            self._name(ids)
+
+    def _name(self, ids: Any) -> None:
+        """The step's batch, or the sum of those that are accumulated: a resume that repeats or skips data is seen by it."""
+        if self.run is not None and self.run.rank == 0:
+            self._values["batch_hash"] = self._values.get("batch_hash", 0.0) + batch_hash.of_tensor(ids)
 
     def heard_norm(self, norm: Any) -> None:
         self._values["grad_norm"] = norm.detach() if hasattr(norm, "detach") else norm

@@ -3,6 +3,7 @@
 from holter_monitor.detector import DetectorMaker
 from holter_monitor.detectors.agent_silent import AgentSilent
 from holter_monitor.detectors.checkpoint_files import CheckpointFiles
+from holter_monitor.detectors.data_position import DataPosition
 from holter_monitor.detectors.data_stall import DataStall
 from holter_monitor.detectors.disk_pressure import DiskPressure
 from holter_monitor.detectors.fingerprints import Fingerprints
@@ -49,6 +50,7 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     ThroughputStalls,
     StepLockedStalls,
     DataStall,
+    DataPosition,
     RankDataWait,
     FreshNode,
     Straggler,
