@@ -108,7 +108,7 @@ class HolterCallback(TrainerCallback):
         held = self._values.get("loss")
         self._values["loss"] = loss if held is None else held + loss
         ids = inputs.get("input_ids") if hasattr(inputs, "get") else None
-        if hasattr(ids, "numel"):
+        if ids is not None and hasattr(ids, "numel"):
             self._values["tokens"] = self._values.get("tokens", 0) + ids.numel()
             self._name(ids)
 

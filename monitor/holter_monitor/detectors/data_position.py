@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,7 +218,7 @@ class DataPosition:
         )
 
 
-def _places(batches: NDArray[np.float64], wanted: list[float]) -> NDArray[np.float64]:
+def _places(batches: NDArray[np.float64], wanted: list[float]) -> NDArray[Any]:
     """Where `wanted` stands in `batches`, in a row."""
     last = len(batches) - len(wanted) + 1
     if last <= 0:
