@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from typing import Any
 
@@ -23,8 +24,7 @@ def of(batch: Any) -> int | None:
 
 def of_tensor(tensor: Any) -> Any:
     """Of one tensor where it lies, as a tensor of one element that nobody waits for."""
-    import torch
-
+    torch = sys.modules["torch"]  # a tensor is there, so it was imported
     flat = tensor.detach().reshape(-1)
     taken = flat[:: max(1, flat.numel() // _SAMPLED)][:_SAMPLED].to(torch.float64)
     weights = torch.arange(1, len(taken) + 1, device=taken.device, dtype=torch.float64)
@@ -62,9 +62,8 @@ def _tensor(tensor: Any) -> list[bytes]:
 
 
 def _bytes_of(tensor: Any) -> Any:
-    import torch
-
-    return torch.uint8 if tensor.dtype != torch.bool else torch.bool
+    torch = sys.modules["torch"]
+    return torch.bool if tensor.dtype == torch.bool else torch.uint8
 
 
 def _spread(flat: Any) -> Any:
