@@ -89,6 +89,7 @@ def _meta(settings: Settings, who: Identity, about: dict[str, Any], environment:
         "visible_gpus": environment.get("CUDA_VISIBLE_DEVICES"),
         "stack_signal": environment.get("HOLTER_STACK_SIGNAL"),
         "flight_recorder_pipe": _flight_recorder_pipe(who, environment),
+        "flight_recorder": {"file": _flight_recorder_file(who, environment), "since": time.time()},
         "versions": _versions(),
         **about,
     }
@@ -97,6 +98,13 @@ def _meta(settings: Settings, who: Identity, about: dict[str, Any], environment:
 def _flight_recorder_pipe(who: Identity, environment: Mapping[str, str]) -> str | None:
     stem = environment.get("TORCH_NCCL_DEBUG_INFO_PIPE_FILE")
     return f"{stem}{who.rank}.pipe" if stem else None
+
+
+def _flight_recorder_file(who: Identity, environment: Mapping[str, str]) -> str:
+    """Where PyTorch writes the dump of its flight recorder: these two names, else this default (2.13)."""
+    stem = environment.get("TORCH_FR_DUMP_TEMP_FILE") or environment.get("TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
+    cache = environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.abspath(f"{stem or os.path.join(cache, 'torch', 'comm_lib_trace_rank_')}{who.rank}")
 
 
 def _allow_stacks(ring: Ring, environment: Mapping[str, str]) -> None:

@@ -65,6 +65,18 @@ CASES: dict[str, Case] = {
     "frozen_rank": Case(
         incident=incident("hang", ranks=[3], nodes=["b"], evidence={"stacks": ["rank 3: state T (stopped)"]}), world_size=8
     ),
+    "missing_from_collective": Case(
+        incident=incident(
+            "hang", ranks=[3], evidence={"never_entered": [3], "collectives": "7 ranks wait in all_reduce; rank 3 never entered it"}
+        ),
+        world_size=8,
+    ),
+    "unlike_collectives": Case(
+        incident=incident(
+            "hang", evidence={"called_otherwise": [3], "collectives": "7 ranks wait in all_reduce; rank 3 called broadcast there"}
+        ),
+        world_size=8,
+    ),
     "standing_elsewhere": Case(
         incident=incident(
             "hang",

@@ -44,7 +44,7 @@ class NodeAgent:
         self._settings, self._rings, self._is_service = settings, rings, is_service
         self._spools = self._spool_root()
         self._runs: dict[tuple[str, str, str], WatchedRun] = {}
-        self._witnesses: list[Witness] = []
+        self._witnesses: dict[int, Witness] = {}
         self._known: dict[Path, WatchedRank] = {}
         self._leftovers: list[Destination] = []
         self.is_stopping = False
@@ -96,7 +96,7 @@ class NodeAgent:
             self._synced_at = now
             for run in self._runs.values():
                 run.destination.spool.sync()
-            for witness in self._witnesses:
+            for witness in self._witnesses.values():
                 witness.look()
             self._drop_shipped_leftovers()
         if any(run.ranks for run in self._runs.values()):
@@ -142,7 +142,7 @@ class NodeAgent:
             node = str(meta.get("node") or "node")
             run = WatchedRun(about, key[2], node, self._destination(about))
             self._runs[key] = run
-            self._witnesses.append(Witness(run))
+            self._witnesses[id(run)] = Witness(run)
             run.say("agent_started", None, version=__version__, ranks=[])
         return self._runs[key]
 
@@ -204,6 +204,7 @@ class NodeAgent:
             run.say(ending.word, ring.rank, rank.pace.step, **ending.attrs, last_step=rank.pace.step)
         rank.process.close()
         run.flush()
+        self._witnesses[id(run)].part(rank)
         run.ranks.remove(rank)
         run.end_life()
         del self._known[ring.path]
@@ -271,7 +272,7 @@ class NodeAgent:
         return [*self._leftovers, *{id(run.destination): run.destination for run in self._runs.values()}.values()]
 
     def _end(self) -> None:
-        for witness in self._witnesses:
+        for witness in self._witnesses.values():
             witness.tell()
         for run in self._runs.values():
             if run.ranks or self.is_stopping:

@@ -7,14 +7,18 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from holter.node.dumps import Dumps
 from holter.node.process import is_stopped
 from holter.node.stacks import ask_flight_recorder, signal_number, stacks_of
 from holter.node.watched import WatchedRank, WatchedRun
+from holter.ring import State, Word
 
 EARLY_SECONDS = 240.0
 """Stacks are taken after so long a quiet even where it may not be called a hang yet: after 600 s NCCL ends the processes that could tell."""
 APART_SECONDS = 20.0
 """Between two takings for a request: whoever asks again and again gets no more of the node's time."""
+SEEK_SECONDS = 60.0
+"""How long after a request for them the flight recorder's dumps are sought."""
 MAX_REQUEST = 64
 
 
@@ -41,6 +45,13 @@ class Witness:
         self._began_at = float("-inf")
         self._is_told = False
         """This quiet has been witnessed."""
+        self._dumps = Dumps()
+        self._seek_until = float("-inf")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is still to be said of this run."""
+        return bool(self._waiting or self._run.events) or self._dumps.is_seeking
 
     def look(self) -> None:
         if self._thread is not None and not self._thread.is_alive():
@@ -49,6 +60,15 @@ class Witness:
         self._hear()
         if self._waiting and self._thread is None:
             self._begin()
+        if self._is_told or time.monotonic() < self._seek_until or any(rank.progress.is_hung for rank in self._run.ranks):
+            self._seek()
+        for rank, dump in self._dumps.take():
+            self._run.say("flight_recorder", rank, **dump)
+
+    def part(self, rank: WatchedRank) -> None:
+        """A rank has ended, and not by itself: NCCL's watchdog writes its dump before it ends the process."""
+        if rank.ring.words[Word.STATE] != State.FINISHED:
+            self._dumps.ask(rank.ring.rank, rank.ring.meta.get("flight_recorder"))
 
     def tell(self) -> None:
         """Say what waits, with the stacks if they are there by now."""
@@ -73,8 +93,7 @@ class Witness:
             attrs: dict[str, Any] = {"seconds": round(seconds, 1), "phase": rank.progress.phase_name()}
             if word == "rank_hung":
                 attrs |= {"phase": "a stopped process (SIGSTOP or a debugger)", "stopped": True} if stopped else {}
-                pipe = rank.ring.meta.get("flight_recorder_pipe")
-                attrs["flight_recorder_asked"] = bool(pipe) and ask_flight_recorder(str(pipe))
+                attrs["flight_recorder_asked"] = self._ask_recorder(rank)
                 self._waiting.append(_Word(word, rank, rank.pace.step, attrs))
             else:
                 self._run.say(word, rank.ring.rank, rank.pace.step, **attrs)
@@ -97,7 +116,18 @@ class Witness:
         if time.monotonic() - self._began_at < APART_SECONDS or not self._run.ranks:
             return
         self._heard = request
+        for rank in self._run.ranks:
+            self._ask_recorder(rank)
         self._waiting.append(_Word("stacks", None, self._farthest(), {"request": request}))
+
+    def _ask_recorder(self, rank: WatchedRank) -> bool:
+        pipe = rank.ring.meta.get("flight_recorder_pipe")
+        self._seek_until = time.monotonic() + SEEK_SECONDS
+        return bool(pipe) and ask_flight_recorder(str(pipe))
+
+    def _seek(self) -> None:
+        for rank in self._run.ranks:
+            self._dumps.ask(rank.ring.rank, rank.ring.meta.get("flight_recorder"))
 
     def _farthest(self) -> int | None:
         return max((rank.pace.step for rank in self._run.ranks if rank.pace.step is not None), default=None)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from holter.frame import Event
 
+from holter_monitor.collectives import Collectives
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stacks import Stacks
 from holter_monitor.stream.ranks import named
@@ -32,7 +33,8 @@ class Hang:
 
     A hang is told from a long pause by the ranks behind: in a checkpoint or an evaluation all stand at the same step. Without ranks behind the
     limit is fifteen minutes (levanter's), or three times the longest pause that the run has come back from. The agents' own word (`rank_hung`,
-    with stacks) counts at once when it names ranks. Stacks that come later (`stacks`: asked for, or taken in a long quiet) join the evidence.
+    with stacks) counts at once when it names ranks. Stacks and dumps of the flight recorder that come later join the evidence, and
+    a rank that never entered the collective in which the others wait is named.
     """
 
     kind: ClassVar[str] = "hang"
@@ -58,16 +60,18 @@ class Hang:
     still: Standstill | None = field(init=False, default=None)
     stacks: Stacks = field(init=False, default_factory=Stacks)
     """Where the ranks stand, since the last step that closed."""
+    collectives: Collectives = field(init=False, default_factory=Collectives)
+    """How far the ranks came in their process groups, as the flight recorders' dumps say."""
     untold: bool = field(init=False, default=False)
-    """Stacks came that no finding has told yet."""
+    """Stacks or dumps came that no finding has told yet."""
 
     def observe(self, step: Step) -> Finding | None:
         self.steps += 1
         self.step, self.ranks, self.moved = step.number, len(step.ranks), True
         self.behind = [int(rank) for rank in step.missing]
         self.paused = bool(step.words & PAUSES)
-        if self.still is None and self.stacks.groups:
-            self.stacks = Stacks()
+        if self.still is None and (self.stacks.groups or self.collectives.groups):
+            self.stacks, self.collectives = Stacks(), Collectives()
         seconds = step.mean("step_time_seconds")
         if seconds is not None and 0.0 < seconds < 1e6:
             self.typical += (seconds - self.typical) * (0.05 if self.typical else 1.0)
@@ -77,7 +81,7 @@ class Hang:
             return None
         still, self.still, self.hung = self.still, None, {}
         ended = self._finding(still, end_step=step.number)
-        self.stacks = Stacks()
+        self.stacks, self.collectives = Stacks(), Collectives()
         return ended
 
     def hear(self, event: Event, topology: Topology) -> Finding | None:
@@ -86,6 +90,9 @@ class Hang:
             is_new = self.stacks.add(attrs.get("stacks"))
             self.untold = True
             return self._finding(self.still) if self.still is not None and is_new else None
+        if word == "flight_recorder":
+            self.untold = self.collectives.add(rank, attrs.get("groups")) or self.untold
+            return None
         if not isinstance(rank, int):
             return None
         if word in DEPARTING and rank not in self.gone and len(self.gone) < 131_072:
@@ -152,6 +159,7 @@ class Hang:
     def _finding(self, still: Standstill, *, end_step: int | None = None) -> Finding:
         who = self._who(still)
         where = f", in {still.phase}" if still.phase else ""
+        verdict = self.collectives.verdict(self.ranks)
         self.untold = False
         return Finding(
             kind=self.kind,
@@ -159,7 +167,7 @@ class Hang:
             onset_step=still.onset,
             detected_step=max(self.step, still.onset),
             end_step=end_step,
-            ranks=tuple(still.ranks[:1024]),
+            ranks=tuple(((verdict.never_entered if verdict else []) or still.ranks)[:1024]),
             nodes=tuple(still.nodes),
             score=still.seconds / self.behind_seconds,
             cost_seconds=still.seconds,
@@ -172,6 +180,9 @@ class Hang:
                 "behind": still.ranks[:64],
                 "standing": self.stacks.sentence(),
                 "stacks": self.stacks.listed(at_most=8, named=64),
+                "collectives": verdict.sentence if verdict else "",
+                "never_entered": verdict.never_entered[:64] if verdict else [],
+                "called_otherwise": verdict.called_otherwise[:64] if verdict else [],
                 "longest_pause_seconds": round(self.longest, 1),
                 "window": [max(0, still.onset - 50), max(self.step, still.onset)],
             },

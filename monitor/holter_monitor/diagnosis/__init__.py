@@ -25,6 +25,7 @@ from holter_monitor.diagnosis.instability import INSTABILITY
 from holter_monitor.diagnosis.killed import KILLED
 from holter_monitor.diagnosis.leak import LEAK
 from holter_monitor.diagnosis.lost_node import LOST_NODE
+from holter_monitor.diagnosis.missing_from_collective import MISSING_FROM_COLLECTIVE
 from holter_monitor.diagnosis.out_of_memory import OUT_OF_MEMORY
 from holter_monitor.diagnosis.resumed_wrong import RESUMED_WRONG
 from holter_monitor.diagnosis.slow_loader import SLOW_LOADER
@@ -33,6 +34,7 @@ from holter_monitor.diagnosis.slow_storage import SLOW_STORAGE
 from holter_monitor.diagnosis.standing_elsewhere import STANDING_ELSEWHERE
 from holter_monitor.diagnosis.stuck_collective import STUCK_COLLECTIVE
 from holter_monitor.diagnosis.throttled_gpu import THROTTLED_GPU
+from holter_monitor.diagnosis.unlike_collectives import UNLIKE_COLLECTIVES
 
 CAUSES: tuple[Cause, ...] = (
     SLOW_STORAGE,
@@ -50,6 +52,8 @@ CAUSES: tuple[Cause, ...] = (
     CRASH,
     LOST_NODE,
     FROZEN_RANK,
+    MISSING_FROM_COLLECTIVE,
+    UNLIKE_COLLECTIVES,
     STANDING_ELSEWHERE,
     STUCK_COLLECTIVE,
     BAD_BATCH,

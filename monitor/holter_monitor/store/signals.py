@@ -134,7 +134,7 @@ def events(connection: sa.Connection, incident: Incident) -> list[Event]:
     saved = sa.and_(row.event == "checkpoint", row.step < incident.onset_step)
     wanted = [
         sa.select(row.event, row.step, row.rank, row.node, row.at, row.attrs)
-        .where(row.run == incident.run, row.event.not_in(("fingerprint", "watch")), which)
+        .where(row.run == incident.run, row.event.not_in(("fingerprint", "watch", "stacks", "flight_recorder")), which)
         .order_by(row.id.desc())
         .limit(limit)
         for which, limit in ((near, 200), (saved, 20))

@@ -145,6 +145,32 @@ def test_a_rank_that_hangs_at_the_step_of_the_others_is_not_said_to_be_behind():
     )
 
 
+def recorded(enqueued, pending):
+    """A group of `holter.node.flight.summary`: all came to 98, who waits does so in 99."""
+    told = {"group": "0", "name": "default_pg", "ranks": [], "enqueued": pending or enqueued, "completed": 98}
+    return told | ({} if pending is None else {"pending": pending, "op": "all_reduce", "sizes": [[7]], "dtype": "Float"})
+
+
+def test_a_hang_of_all_ranks_names_the_one_that_never_came():
+    run = Collector(Hang)
+    for number in range(20):
+        run.step(number)
+    run.ship(0, events=[run.event("rank_hung", rank, 19, seconds=180) for rank in range(4)])
+    run.ship(1, events=[run.event("rank_hung", rank, 19, seconds=180) for rank in range(4, 8)])
+    assert run.take()
+    for rank in range(8):
+        run.ship(rank // 4, events=[run.event("flight_recorder", rank, version="2.10", groups=[recorded(98, None if rank == 5 else 99)])])
+    run.wait(10)
+    later = run.take()[-1]
+    assert later.ranks == (5,) and later.evidence["never_entered"] == [5]
+    assert later.evidence["collectives"] == "7 ranks wait in all_reduce [7] Float, number 99 of default_pg; rank 5 never entered it"
+    run.step(20)
+    run.step(21)
+    assert run.take()[-1].is_over
+    run.ship(0, events=[run.event("rank_hung", 0, 21, seconds=180)])
+    assert run.take()[-1].evidence["collectives"] == "", "another hang: what was said of the first is forgotten"
+
+
 def test_384_lost_ranks_are_one_finding_that_names_the_first():
     run = Collector(RankLost, nodes=96)
     run.step(0)

@@ -13,7 +13,7 @@ import { Standing } from "../standing.js";
 const METRICS = "loss,grad_norm,tokens_per_second,step_time_seconds,data_wait_seconds,tokens,lr";
 const SETTLE = 0.03; // share of the whole run that does not set the vertical scale
 const TAILS = [[0, "Whole run"], [10000, "10,000"], [1000, "1,000"], [100, "100"]]; // the newest steps, moving with the run
-const QUIET = ["rank_started", "rank_finished", "agent_started", "agent_stopped", "fingerprint", "watch"]; // one a rank: at 16,384 ranks they would drown the rest
+const QUIET = ["rank_started", "rank_finished", "agent_started", "agent_stopped", "fingerprint", "watch", "flight_recorder"]; // one a rank: at 16,384 ranks they would drown the rest
 
 export async function render(box, { ids, query, signal }) {
   const page = new RunPage(ids[0], query, signal);
