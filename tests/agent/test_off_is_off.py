@@ -170,21 +170,40 @@ def test_children_are_silent_and_inherit_nothing(collector, tmp_path, method):
     assert "from the child" not in words and words.count("rank_started") == 1
 
 
-def test_a_dataloader_with_workers_trains_beside_a_run(collector, tmp_path):
-    """Case 8 with torch's own DataLoader: new workers again and again."""
-    pytest.importorskip("torch")
-    code = """
+LOADER = """
 import sys, torch, holter
 run = holter.init(directory=sys.argv[2], url=sys.argv[1], project="p", name="n")
+iterators, workers, is_kept = int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "kept"
 data = torch.utils.data.TensorDataset(torch.arange(16.0))
+loader = torch.utils.data.DataLoader(data, batch_size=4, num_workers=workers, persistent_workers=is_kept, timeout=15)
 step = 0
-for epoch in range(4):
-    for (batch,) in run.batches(torch.utils.data.DataLoader(data, batch_size=4, num_workers=2)):
+for epoch in range(iterators):
+    for (batch,) in run.batches(loader):
         run.step(step, loss=batch.sum())
         step += 1
 run.finish()
 """
-    subprocess.run([sys.executable, "-c", code, collector.url, str(tmp_path)], check=True, timeout=100, capture_output=True)
-    collector.wait_for_event("rank_finished")
-    assert len(collector.points("loss")) == 16
-    assert len(collector.points("data_wait_seconds")) == 16
+
+
+def loads(collector, folder, iterators, workers, kept):
+    """Whether a training that makes `iterators` times `workers` processes sees each batch: torch itself gives a worker up after 15 s."""
+    pytest.importorskip("torch")
+    words = [collector.url, str(folder), str(iterators), str(workers), kept]
+    done = subprocess.run([sys.executable, "-c", LOADER, *words], timeout=1500, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    collector.wait_for_event("rank_finished", seconds=60)
+    assert [step for step, _ in collector.points("loss")] == list(range(4 * iterators))
+    assert len(collector.points("data_wait_seconds")) == 4 * iterators
+    assert sum(event["event"] == "rank_started" for event in collector.events) == 1
+
+
+@pytest.mark.parametrize(("iterators", "kept"), [(25, "anew"), (25, "kept")])
+def test_a_dataloader_with_workers_trains_beside_a_run(collector, tmp_path, iterators, kept):
+    """Case 8 with torch's own DataLoader: new workers again and again (50 forks), and the same workers again and again."""
+    loads(collector, tmp_path, iterators, 2, kept)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1600)
+def test_two_thousand_forks_of_a_dataloader(collector, tmp_path):
+    loads(collector, tmp_path, 500, 4, "anew")
