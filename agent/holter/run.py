@@ -75,17 +75,20 @@ class Run:
     def batches(self, loader: Iterable[_T]) -> Iterator[_T]:
         """Iterate over `loader` and record the time spent waiting for it as `data_wait_seconds` of the next step; rank 0 also which batch it was
         (`batch_hash`), so that a resume that repeats or skips data is seen."""
-        waited = self._recorder.waited
         clock = time.monotonic_ns
         before = clock()
         for batch in loader:
-            waited(clock() - before)
-            if self._watch is not None:
-                self._watch.batch(batch)
-            if self._names_batches:
-                self._name(batch)
+            self._waited(clock() - before, batch)
             yield batch
             before = clock()
+
+    @_harmless
+    def _waited(self, nanoseconds: int, batch: object) -> None:
+        self._recorder.waited(nanoseconds)
+        if self._watch is not None:
+            self._watch.batch(batch)
+        if self._names_batches:
+            self._name(batch)
 
     def _name(self, batch: object) -> None:
         """Note the step's batch, or that of several that are accumulated. What cannot be read is not tried again."""
@@ -101,6 +104,10 @@ class Run:
             _log.debug("the batches are not named: %s", error)
         self._names_batches = False
 
+    @_harmless
+    def _enter(self, phase: Phase) -> None:
+        self._recorder.enter(phase)
+
     def section(self, name: str, *, communication: bool = False) -> AbstractContextManager[object]:
         """Time a part of the step as `section_<name>_seconds`. Sections that are not communication add up to `compute_seconds`."""
         try:
@@ -114,18 +121,26 @@ class Run:
 
     def checkpoint(self, path: object = None, step: int | None = None, *, seconds: float | None = None) -> AbstractContextManager[object]:
         """Declare a checkpoint. As a context manager around the saving it also tells how long it took, and that a pause is expected."""
-        attrs = {"path": str(path)} if path is not None else {}
-        self.event("checkpoint", step=step, **attrs, **({"seconds": seconds} if seconds is not None else {}))
-        self._recorder.enter(Phase.CHECKPOINT)
-        self._advice = replace(self._advice, checkpoint=False)  # heeded: `if run.advice.checkpoint:` must not save at every step
-        return Pause(self, Phase.CHECKPOINT, "checkpoint", {"step": step, **attrs})
+        try:
+            attrs = {"path": str(path)} if path is not None else {}
+            self.event("checkpoint", step=step, **attrs, **({"seconds": seconds} if seconds is not None else {}))
+            self._enter(Phase.CHECKPOINT)
+            self._advice = replace(self._advice, checkpoint=False)  # heeded: `if run.advice.checkpoint:` must not save at every step
+            return Pause(self, Phase.CHECKPOINT, "checkpoint", {"step": step, **attrs})
+        except Exception as error:  # noqa: BLE001  never raise into a training loop
+            self._went_wrong("checkpoint", error)
+            return nullcontext()
 
     def evaluation(self, step: int | None = None, metrics: Mapping[str, object] | None = None) -> AbstractContextManager[object]:
         """Declare an evaluation and its results. As a context manager around the evaluation it also tells that a pause is expected."""
-        attrs = {"metrics": dict(metrics)} if metrics else {}
-        self.event("eval", step=step, **attrs)
-        self._recorder.enter(Phase.EVALUATION)
-        return Pause(self, Phase.EVALUATION, "eval", {"step": step, **attrs})
+        try:
+            attrs = {"metrics": dict(metrics)} if metrics else {}
+            self.event("eval", step=step, **attrs)
+            self._enter(Phase.EVALUATION)
+            return Pause(self, Phase.EVALUATION, "eval", {"step": step, **attrs})
+        except Exception as error:  # noqa: BLE001  never raise into a training loop
+            self._went_wrong("evaluation", error)
+            return nullcontext()
 
     @_harmless
     def event(self, word: str, /, *, step: int | None = None, **attrs: object) -> None:

@@ -36,20 +36,29 @@ class Section:
         self._mark: Any = None
 
     def __enter__(self) -> Section:
-        if self._depth == 0:
-            self._mark = self._recorder.mark() if len(self.spans) < MAX_SPANS else None
-            self._began = time.monotonic_ns()
         self._depth += 1
+        try:
+            if self._depth == 1:
+                self._mark = self._recorder.mark() if len(self.spans) < MAX_SPANS else None
+                self._began = time.monotonic_ns()
+        except Exception:  # noqa: BLE001  never raise into a training loop
+            self._recorder.drop("internal_error")
         return self
 
     def __exit__(self, *error: object) -> None:
         self._depth -= 1
-        if self._depth == 0:
-            self.nanoseconds += time.monotonic_ns() - self._began
-            end = self._recorder.mark() if self._mark is not None else None
-            if end is not None:
-                self.spans.append((self._mark, end))
-            self._recorder.timed(self)
+        try:
+            if self._depth == 0:
+                self._take()
+        except Exception:  # noqa: BLE001  never raise into a training loop
+            self._recorder.drop("internal_error")
+
+    def _take(self) -> None:
+        self.nanoseconds += time.monotonic_ns() - self._began
+        end = self._recorder.mark() if self._mark is not None else None
+        if end is not None:
+            self.spans.append((self._mark, end))
+        self._recorder.timed(self)
 
 
 class Pause:
@@ -61,9 +70,9 @@ class Pause:
 
     def __enter__(self) -> Pause:
         self._began = time.monotonic_ns()
-        self._run._recorder.enter(self._phase)
+        self._run._enter(self._phase)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._run._recorder.enter(Phase.STEP)
+        self._run._enter(Phase.STEP)
         self._run.event(self._word, **{**self._attrs, "seconds": (time.monotonic_ns() - self._began) / 1e9})

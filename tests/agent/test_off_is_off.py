@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +117,29 @@ def test_whatever_raises_inside_stays_inside(without, tmp_path, where):
     out, status, complaints = trained(code=code, HOLTER_DIR=str(tmp_path), HOLTER_URL=None)
     assert (out, status) == without[:2], complaints
     assert "Traceback" not in complaints
+
+
+def test_whatever_function_raises_the_training_is_the_same(collector, tmp_path):
+    """Case 7, all of them: each function of the package that runs in a training process, in C's place the Python writer, raises when it is called."""
+    words = [sys.executable, str(Path(__file__).with_name("every_call.py")), collector.url, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    results = {words[0]: words[1] for words in lines if words[0] != "status"}
+    statuses = {words[1]: words[2] for words in lines if words[0] == "status"}
+    assert len(statuses) > 120, done.stderr
+    assert {name: status for name, status in statuses.items() if status != "5"} == {}, done.stderr
+    assert {name: result for name, result in results.items() if result != results["nothing"]} == {}
+    assert set(results) == set(statuses) and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("nonsense", ["metrics=[1]", "metrics=7", "step=object()", "metrics={1: object()}"])
+def test_an_evaluation_of_nonsense_raises_nothing(tmp_path, nonsense):
+    code = (
+        "import holter\nclass Bad:\n    def __str__(self): raise OSError('no')\n    __fspath__ = __repr__ = __str__\n"
+        "run = holter.init(directory=%r, url='http://127.0.0.1:9')\n"
+        "with run.evaluation(%s), run.checkpoint(Bad()), run.section(Bad()): pass\nfor _ in run.batches([1]): run.step(Bad())"
+    )
+    subprocess.run([sys.executable, "-c", code % (str(tmp_path), nonsense)], check=True, timeout=60)
 
 
 def test_importing_brings_no_torch_no_numpy_no_network_and_no_thread():
