@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import exp, inf, isfinite, log
+from math import exp, hypot, inf, isfinite, log, sqrt
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
@@ -37,6 +37,26 @@ class Rise:
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=16))
 
 
+@dataclass(slots=True)
+class Front:
+    """A step that stood up: a spike, if what follows is a wake. Level and tail are those of the calm before."""
+
+    step: int
+    sigmas: float
+    level: float
+    tail: float
+    heights: list[float]
+    wake: float = 0.0
+    """Tails of the steps since, added up; a further outlier counts as 3."""
+
+    def follow(self, height: float) -> bool:
+        """Takes the next step in; is it part of a wake?"""
+        tails = (height - self.level) / self.tail
+        self.heights.append(height)
+        self.wake += min(tails, 3.0)
+        return tails > 1.0 and len(self.heights) <= 6
+
+
 @dataclass(kw_only=True)
 class LossSpike:
     """A spike is kept out of the level, so what follows is judged by the calm before it.
@@ -59,12 +79,16 @@ class LossSpike:
     joint: float = 11.0
     """Tails of loss and gradient norm together, each at least `joint_least`."""
     joint_least: float = 4.5
-    wake: tuple[float, float, float] = (4.5, 2.3, 1.8)
-    """Sigmas of three steps in a row that make a spike with its wake; together at least `wake_sum`, one of them `wake_tails`."""
-    wake_sum: float = 9.5
-    wake_tails: float = 3.0
+    front: tuple[float, float] = (4.5, 3.0)
+    """Sigmas and tails of a step that is a spike if it leaves a wake: two to five steps after it that stand out together,"""
+    wake: float = 3.3
+    """their sum in tails of such a sum, and"""
+    in_all: float = 6.0
+    """front and wake together (the root of their squares)."""
     rise: float = 0.04
     """The least rise of log(loss): below it nobody acts."""
+    rise_alone: float = 0.1
+    """The same for a single step: one that leaves no wake has harmed nothing, and below a tenth nobody looks."""
     drift: float = 6.5
     """Spreads that a fading mean over some steps must stand out."""
     warmup_steps: int = 50
@@ -79,8 +103,10 @@ class LossSpike:
     grad: RobustLevel = field(init=False, default_factory=RobustLevel)
     short: Drift = field(init=False, default_factory=lambda: Drift(4))
     long: Drift = field(init=False, default_factory=lambda: Drift(16))
-    last: deque[tuple[int, float, float, float]] = field(init=False, default_factory=lambda: deque(maxlen=3))
-    """The last steps: number, log loss, sigmas and tails above the level as it was then."""
+    fronts: list[Front] = field(init=False, default_factory=list)
+    """Steps that stood up, at most five steps ago."""
+    held: list[float] = field(init=False, default_factory=list)
+    """What is learned when no front is left: a spike's steps never are."""
     seen: int = field(init=False, default=0)
     current: Rise | None = field(init=False, default=None)
     habit: deque[tuple[int, float]] = field(init=False, default_factory=lambda: deque(maxlen=8))
@@ -123,36 +149,41 @@ class LossSpike:
     def _value(self, height: float) -> float:
         return height if self.is_linear else exp(min(700.0, height))
 
-    def _least(self) -> float:
+    def _least(self, rise: float) -> float:
         """The least rise that anybody would act on."""
-        return self.rise * (abs(self.level.level) if self.is_linear else 1.0)
+        return rise * (abs(self.level.level) if self.is_linear else 1.0)
 
     def _watch(self, step: Step, height: float, jump: float | None) -> Finding | None:
         (sigma, tail), stands = self.level.scales(), height - self.level.level
-        self.last.append((step.number, height, stands / sigma, stands / tail))
         drifts = max(self.short.push(stands / sigma), self.long.push(stands / sigma))
-        if stands > self._least():
-            score = stands / tail
+        score = stands / tail
+        if stands > self._least(self.rise_alone):
             together = jump is not None and min(score, jump) > self.joint_least and score + jump > self.joint
             threshold = self.threshold_alone if jump is not None and jump < 1.5 else self.threshold
             if score > threshold or together:
                 return self._begin(step, step.number, [height], is_plain=not together and self._is_habit(score))
-            if drifts > self.drift and score > 1.0:
-                return self._begin(step, step.number, [height], is_plain=False)
-        if self._has_wake():
-            return self._begin(step, self.last[0][0], [height for _, height, _, _ in self.last], is_plain=False)
-        if stands < 4.5 * sigma:
-            self.level.learn(height)
-        else:
-            self.level.learn(self.level.level + 4.5 * sigma)
+        if drifts > self.drift and score > 1.0 and stands > self._least(self.rise):
+            return self._begin(step, step.number, [height], is_plain=False)
+        if self.fronts:
+            self.fronts = [front for front in self.fronts if front.follow(height)]
+            for front in self.fronts:
+                if self._is_wake(front):
+                    return self._begin(step, front.step, front.heights, is_plain=False)
+        if stands > self.front[0] * sigma:
+            if score > self.front[1] and stands > self._least(self.rise):
+                self.fronts.append(Front(step.number, stands / sigma, self.level.level, tail, [height]))
+            height = self.level.level + self.front[0] * sigma
+        self.held.append(height)
+        if not self.fronts:
+            for known in self.held:
+                self.level.learn(known)
+            self.held = []
         return None
 
-    def _has_wake(self) -> bool:
-        if len(self.last) < 3 or self.last[0][1] - self.level.level < self._least():
-            return False
-        sigmas = [sigmas for _, _, sigmas, _ in self.last]
-        has_height = max(tails for _, _, _, tails in self.last) > self.wake_tails and sum(sigmas) > self.wake_sum
-        return has_height and all(sigma > least for sigma, least in zip(sigmas, self.wake, strict=True))
+    def _is_wake(self, front: Front) -> bool:
+        count = len(front.heights) - 1
+        wake = front.wake / sqrt(count)
+        return count > 1 and wake > self.wake and hypot(front.sigmas, wake) > self.in_all
 
     def _grad_jump(self, step: Step) -> float | None:
         """Tails that the gradient norm stands above its level; None while that is not known."""
@@ -175,7 +206,7 @@ class LossSpike:
     def _forget(self) -> None:
         self.short.reset()
         self.long.reset()
-        self.last.clear()
+        self.fronts, self.held = [], []
 
     def _begin(self, step: Step, onset: int, heights: list[float], *, is_plain: bool) -> Finding | None:
         self.current = rise = Rise(

@@ -242,3 +242,50 @@ def test_the_playbooks_healthy_run_is_met_with_silence():
     """S13."""
     _, loss = playbook_run("tp_debug_fix_loss.csv", "TP2 after fix")
     assert watch(np.log(loss)) == []
+
+
+def wandering(count=2000, seed=3):
+    """log loss whose noise is alike from step to step, as where spikes follow one another closely."""
+    rng = np.random.default_rng(seed)
+    walk = np.zeros(count)
+    for step in range(1, count):
+        walk[step] = 0.6 * walk[step - 1] + 0.08 * rng.standard_normal()
+    return walk
+
+
+def test_a_front_and_the_wake_behind_it_are_judged_together():
+    """Five deviations, and four steps after it that stand out only together."""
+    loss = wandering()
+    loss[1200:1206] += [0.62, 0.34, 0.26, 0.24, 0.24, 0.24]
+    said = watch(loss)
+    assert [(finding.kind, finding.onset_step) for finding in said if finding.severity >= Severity.WARNING][:1] == [("loss_spike", 1200)]
+    assert said[0].detected_step <= 1205
+    alone = wandering()
+    alone[1200:1206] = [loss[1200], 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert watch(alone) == []
+
+
+def test_two_outliers_in_a_row_of_a_heavy_tailed_loss_are_no_front_and_wake():
+    loss = curve(noise=0.01)
+    for step in (1200, 1203):
+        loss[step] += 0.08
+    assert watch(loss) == []
+
+
+def test_spikes_that_follow_one_another_closely_are_all_found():
+    """Each is judged by the calm: the last ones stand about as high above it as the first."""
+    loss = wandering()
+    for start in range(600, 1700, 110):
+        loss[start : start + 6] += [0.75, 0.5, 0.4, 0.35, 0.3, 0.25]
+    begun = [finding for finding in watch(loss) if finding.kind == "loss_spike" and finding.end_step is None]
+    assert [round(finding.onset_step, -1) for finding in begun] == list(range(600, 1700, 110))
+    scores = [finding.score for finding in begun]
+    assert np.mean(scores[-4:]) > 0.85 * np.mean(scores[:4])
+
+
+def test_a_single_step_below_a_tenth_is_nothing_however_calm_the_run():
+    loss = curve(noise=0.004)
+    loss[1200] += 0.08
+    assert watch(loss) == []
+    loss[1200] += 0.08
+    assert first(watch(loss), "loss_spike").onset_step == 1200
