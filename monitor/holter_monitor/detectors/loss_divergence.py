@@ -1,16 +1,16 @@
-"""A loss that rises slowly: no step stands out, but the run is worse than it was and getting worse."""
+"""A loss that rises slowly: no step stands out, but the run is worse than it was and getting worse. And one that climbs until it is no number."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import exp, log
+from math import exp, isfinite, log
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import median, spread_of_steps
-from holter_monitor.stream.steps import Point
+from holter_monitor.stream.steps import Point, Step
 
 EXCUSES = frozenset({"restart", "data_stage_change", "batch_size_change", "seq_len_change", "stage"})
 BLOCK = 32
@@ -23,7 +23,8 @@ class LossDivergence:
     Rule, on medians of 32 values of log(loss): the last two stand above the best by `blocks_above` times the spread between neighbours and by
     `rise`, and the last is the highest since, reached in more than one jump (that would be `loss_spike`'s). What comes down from a spike is no
     divergence; a loss back where it began is a new model.
-    `critical` when the loss stands `critical_rise` above its best and still rises.
+    `critical` when the loss stands `critical_rise` above its best and still rises; or when it is not finite and its last finite value was the
+    highest of 32 and `blown_up` above their level: then it climbed there (a learning rate), it was not struck (a kernel, a batch).
     """
 
     kind: ClassVar[str] = "loss_divergence"
@@ -32,9 +33,13 @@ class LossDivergence:
     rise: float = 0.03
     """The least rise of log(loss) over the best."""
     critical_rise: float = 0.25
+    blown_up: float = log(2.0)
+    """What log(loss) has climbed when it ceases to be finite."""
     warmup_blocks: int = 6
 
     block: list[float] = field(init=False, default_factory=list)
+    recent: deque[tuple[int, float]] = field(init=False, default_factory=lambda: deque(maxlen=32))
+    """The last steps and their log(loss)."""
     blocks: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=40))
     starts: deque[int] = field(init=False, default_factory=lambda: deque(maxlen=40))
     """The first step of each block, of the open one, too."""
@@ -53,6 +58,7 @@ class LossDivergence:
         if not self.block:
             self.starts.append(point.step)
         self.block.append(log(point.value))
+        self.recent.append((point.step, self.block[-1]))
         if len(self.block) < BLOCK:
             return None
         middle = median(self.block)
@@ -65,9 +71,32 @@ class LossDivergence:
         self.blocks.append(middle)
         return self._judge(point)
 
+    def observe(self, step: Step) -> Finding | None:
+        value = step.mean("loss")
+        if value is None or isfinite(value) or len(self.recent) < 16 or self.severity == Severity.CRITICAL:
+            return None
+        heights = [height for _, height in self.recent]
+        base, last = median(heights[:-8]), heights[-1]
+        if last - base < self.blown_up or last < max(heights):
+            return None
+        calm = [index for index, height in enumerate(heights) if height - base < 0.5 * self.blown_up]
+        self.onset = self.recent[calm[-1] + 1][0]
+        self.severity = Severity.CRITICAL
+        return Finding(
+            kind=self.kind,
+            severity=Severity.CRITICAL,
+            onset_step=self.onset,
+            detected_step=step.number,
+            metric=self.metric,
+            score=last - base,
+            summary=f"loss climbed from {exp(base):.4g} to {exp(min(last, 700.0)):.4g} since step {self.onset} and is not finite now",
+            evidence={"now": exp(min(last, 700.0)), "best": exp(base), "blown_up": True, "window": [self.recent[0][0], step.number]},
+        )
+
     def _start_over(self) -> None:
         self.blocks.clear()
         self.starts.clear()
+        self.recent.clear()
         self.block = []
         self.best = self.onset = self.top = None
 

@@ -289,3 +289,21 @@ def test_a_single_step_below_a_tenth_is_nothing_however_calm_the_run():
     assert watch(loss) == []
     loss[1200] += 0.08
     assert first(watch(loss), "loss_spike").onset_step == 1200
+
+
+@pytest.mark.parametrize("scale", [1.0, 500.0])
+@pytest.mark.parametrize("word", [np.nan, np.inf])
+def test_a_loss_that_climbs_until_it_is_no_number_has_diverged(word, scale):
+    loss = curve()[:400]
+    loss[390:395] += [0.3, 0.7, 1.5, 4.0, 9.0]
+    loss[395:] = word
+    finding = first(watch(loss, scale=scale), "loss_divergence")
+    assert (finding.onset_step, finding.detected_step, finding.severity) == (391, 395, Severity.CRITICAL)
+
+
+@pytest.mark.parametrize("before", [[0.0, 0.0, 0.0], [1.5, 0.4, 0.0]])
+def test_a_loss_that_is_no_number_without_a_climb_has_not(before):
+    loss = curve()[:400]
+    loss[392:395] += before
+    loss[395] = np.nan
+    assert "loss_divergence" not in kinds(watch(loss))
