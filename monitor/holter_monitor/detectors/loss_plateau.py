@@ -48,10 +48,14 @@ class LossPlateau:
     """log loss at the knee."""
     best: float | None = field(init=False, default=None)
     """log loss of the life before, if the loss went back to where it began: a spike that comes down to it is no knee."""
+    earlier: list[tuple[int, float]] = field(init=False, default_factory=list)
+    """The longest life before a restart: steps since its start, log loss."""
 
     def observe(self, step: Step) -> Finding | None:
         value = step.mean("loss")
         if step.words & EXCUSES:
+            if "restart" in step.words:
+                self._remember()
             self._start_over()
         if value is None or not 0.0 < value < float("inf"):
             return None
@@ -67,6 +71,11 @@ class LossPlateau:
             return None
         self._close()
         return self._judge(step)
+
+    def _remember(self) -> None:
+        lived = [(start - self.starts[0], mean) for start, mean in zip(self.starts, self.means, strict=True)]
+        if len(lived) >= 8 and (not self.earlier or lived[-1][0] > self.earlier[-1][0]):
+            self.earlier = lived
 
     def _start_over(self) -> None:
         self.level.relevel()
@@ -91,6 +100,9 @@ class LossPlateau:
     def _judge(self, step: Step) -> Finding | None:
         if self.onset is not None:
             return self._follow(step)
+        lagging = self._lags(step, log(step.mean("loss") or 1.0))
+        if lagging is not None:
+            return lagging
         count = len(self.means)
         for part in (2, 3, 4, 8):
             knee = count // part
@@ -111,6 +123,21 @@ class LossPlateau:
                 self.onset, self.base = self.starts[knee], bend
                 return self._say(step, expected, brought, fallen / max(error, 1e-9))
         return None
+
+    def _lags(self, step: Step, height: float) -> Finding | None:
+        """Does this life stand where it began, and an earlier one of the same run had learned much at half its age?"""
+        if not self.earlier or len(self.means) < 8 or len(self.means) * self.size < self.warmup_steps:
+            return None
+        half = (self.starts[-1] - self.starts[0]) / 2
+        then = [mean for age, mean in self.earlier if age <= half]
+        ahead = self.means[0] - then[-1]
+        error = spread_of_steps(self.means)
+        behind = self._latest() - then[-1]
+        is_falling = min(height, self._latest()) < self.means[len(self.means) // 2] - self.share * ahead
+        if is_falling or behind < max(0.5 * ahead, self.deviations * error, 0.1):
+            return None
+        self.onset, self.base = self.starts[0], self._latest()
+        return self._say(step, ahead, ahead - behind, behind / max(error, 1e-9))
 
     def _follow(self, step: Step) -> Finding | None:
         fallen = self.base - self._latest()

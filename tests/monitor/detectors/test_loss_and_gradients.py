@@ -307,3 +307,16 @@ def test_a_loss_that_is_no_number_without_a_climb_has_not(before):
     loss[392:395] += before
     loss[395] = np.nan
     assert "loss_divergence" not in kinds(watch(loss))
+
+
+def test_a_second_life_that_does_not_learn_what_the_first_did_is_a_plateau():
+    fresh = np.log(2.0 + 9.0 * (1.0 + np.arange(900) / 20.0) ** -0.5)
+    rng = np.random.default_rng(5)
+    stuck = np.maximum(fresh, fresh[2])
+    loss = np.concatenate([fresh, stuck]) + 0.01 * rng.standard_normal(1800)
+    steps = [*range(900), *range(900)]
+    finding = first(watch(loss, steps=steps), "loss_plateau")
+    assert finding.onset_step == 0 and finding.detected_step < 250
+    assert finding.evidence["expected_fall"] > 0.3
+    learns = np.concatenate([fresh, fresh]) + 0.01 * rng.standard_normal(1800)
+    assert kinds(watch(learns, steps=steps)) == set()
