@@ -59,7 +59,7 @@ class Run:
         self._warned_at = -_WARNING_EVERY
         self._last_event_step: int | None = None
         self._finished = False
-        self._names_batches = recorder.rank == 0 and not recorder.is_off
+        self._names_batches = recorder.rank == 0
         self.step = recorder.step
         _live.add(self)
 
@@ -87,7 +87,7 @@ class Run:
         self._recorder.waited(nanoseconds)
         if self._watch is not None:
             self._watch.batch(batch)
-        if self._names_batches:
+        if self._names_batches and not self._recorder.is_off:
             self._name(batch)
 
     def _name(self, batch: object) -> None:
