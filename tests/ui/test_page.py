@@ -237,7 +237,7 @@ def test_the_files_of_the_page_come_with_their_licences(stage: Stage) -> None:
 def test_the_link_in_a_message_opens_the_incident(at: Window, stage: Stage) -> None:
     incident = stage.incident(stage.weka)
     page = at.open(f"incidents/{incident['id']}")
-    expect(page.get_by_role("heading", level=1)).to_contain_text(incident["summary"][:30])
+    expect(page.get_by_role("heading", level=1)).to_contain_text(incident["summary"][:30], ignore_case=True)
 
 
 def test_the_start_up_table_says_how_the_tensors_lie(at: Window, stage: Stage) -> None:
