@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ NO_STEP = -1
 
 MAX_ROWS = 1_000_000
 MAX_SEQ = 2**63 - 1
+_UNFIT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+"""Escapes that may stand for what `_storable` leaves out; whole pairs look like halves to it."""
 _PRELUDE = struct.Struct("<4sI")
 _CRC = struct.Struct("<I")
 
@@ -190,12 +193,25 @@ def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
     if start > len(data) - _CRC.size:
         raise FrameError("header", f"{length} bytes announced, {len(data) - _PRELUDE.size - _CRC.size} there", "send the whole header")
     try:
-        header = json.loads(data[_PRELUDE.size : start].decode("utf-8"))
+        text = data[_PRELUDE.size : start].decode("utf-8")
+        header = json.loads(text)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise FrameError("header", f"not JSON ({error})", "the header is one UTF-8 JSON object") from error
     if not isinstance(header, dict):
         raise FrameError("header", f"a {type(header).__name__}", "the header is one JSON object")
+    if _UNFIT.search(text):
+        header |= {key: _storable(header[key]) for key in ("events", "dropped") if key in header}
     return header, start
+
+
+def _storable(value: Any) -> Any:
+    """The value without what no database takes as text: NUL and halves of surrogate pairs, which exceptions and file names do carry. A frame that could be
+    taken and never be stored would hold up all that come after it."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {_storable(key): _storable(each) for key, each in value.items()}
+    return [_storable(each) for each in value] if isinstance(value, list) else value
 
 
 def _assemble(header: dict[str, Any], **arrays: Any) -> Frame:

@@ -100,6 +100,8 @@ class Gate:
     async def _admit(self, scope: Scope) -> Caller | None:
         path, method = scope["path"], scope["method"]
         self._check_host(scope)
+        if "\0" in path or b"%00" in scope.get("query_string", b""):
+            raise Problem(400, "A NUL in the address", field="path", value=path, remedy="leave it out: no name has one")
         token, is_cookie = _token(scope)
         if method not in SAFE:
             self._check_origin(scope, must_be_there=is_cookie)

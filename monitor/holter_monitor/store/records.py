@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ AGENT_SECONDS = 5.0
 """An agent's row is written again after this long: 2,048 agents a second would be a load of its own."""
 ENDS = {"rank_failed": "failed", "rank_lost": "lost", "rank_terminated": "preempted"}
 MAX_EVENT_BYTES = 200
+BOOT_LENGTH = 64
 REMEMBERED = 50_000
 """Agents and attempts that are kept in mind at most; what is forgotten is read or written once more."""
 SILENT_SECONDS = 90.0
@@ -97,7 +99,7 @@ class Records:
         lost: dict[tuple[str, str, str], dict[str, int]] = {}
         for entry in entries:
             frame = entry.frame
-            key = (frame.run, frame.node, frame.boot)
+            key = (frame.run, frame.node, life(frame.boot))
             self._agents.setdefault(key, _Agent()).leads.append(frame.sent_ns / 1e9 - entry.received)
             newest[key] = (frame, entry.received)
             if frame.dropped:
@@ -109,7 +111,7 @@ class Records:
                 continue
             agent.written_at = received
             rows.append(
-                {"run": frame.run, "node": frame.node, "boot": frame.boot, "attempt": frame.attempt, "first_seen_at": received}
+                {"run": frame.run, "node": frame.node, "boot": key[2], "attempt": frame.attempt, "first_seen_at": received}
                 | {"last_seen_at": received, "last_seq": frame.seq, "skew_seconds": max(agent.leads), "dropped": {}}
             )
         upsert(connection, agents, rows, change=("attempt", "last_seen_at", "last_seq", "skew_seconds"))
@@ -150,6 +152,11 @@ class Records:
         for row in rows:
             by_attempt.setdefault((str(row["run"]), str(row["attempt"])), []).append(row)
         return {run for (run, attempt), events in by_attempt.items() if _lifecycle(connection, run, attempt, events)}
+
+
+def life(boot: str) -> str:
+    """The boot as it fits into its column: a frame's may be 200 characters long, an agent's own is a UUID."""
+    return boot if len(boot) <= BOOT_LENGTH else hashlib.sha256(boot.encode()).hexdigest()[:BOOT_LENGTH]
 
 
 def _event(event: Event, entry: Entry) -> dict[str, Any]:
