@@ -1,6 +1,6 @@
 """Spools frames for ever and says after each sync how far it has come: what a power loss under the spool is measured against.
 
-python spooler.py FOLDER MAX_BYTES SYNCS|FORGETS      # lines `number of frames spooled` after each sync; FORGETS: fsync does nothing
+python spooler.py FOLDER MAX_BYTES SYNCS|FORGETS      # lines `number of frames spooled` after each sync that succeeded; FORGETS: fsync does nothing
 """
 
 import os
@@ -23,5 +23,5 @@ while True:
         frame = Frame("r", "a", "n", "b", seq, 0, np.zeros(ROWS, np.int32), steps, steps, {"loss": Column(steps.astype(float))})
         spool.append(Class(seq % 3), encode(frame), rows=ROWS)
         seq += 1
-    spool.sync()
-    os.write(1, b"%d\n" % seq)
+    if spool.sync():
+        os.write(1, b"%d\n" % seq)

@@ -249,8 +249,8 @@ class NodeAgent:
             told = lives.cut_short(label.parent)
             if told is not None:
                 found.spool.append(Class.EVENTS, encode(told), events=1)
-                found.spool.sync()
-                lives.end(label.parent)
+                if found.spool.sync():
+                    lives.end(label.parent)
             self._leftovers.append(found)
 
     def _drop_shipped_leftovers(self) -> None:

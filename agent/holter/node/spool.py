@@ -103,8 +103,7 @@ class Spool:
 
     def _close_segment(self) -> None:
         if self._file is not None:
-            with contextlib.suppress(OSError):
-                os.fsync(self._file)
+            self._sync_file()
             os.close(self._file)
             self._file = None
 
@@ -125,15 +124,19 @@ class Spool:
             self._write_one(self._memory[0])
             self._memory_bytes -= self._memory.popleft().size
 
-    def sync(self) -> None:
-        """Make what was appended survive a power loss. Called about once a second."""
+    def sync(self) -> bool:
+        """Make what was appended survive a power loss, and say whether it would. Called about once a second."""
         with self._lock:
             if self._memory:
                 with contextlib.suppress(OSError):
                     self._flush_memory()
-            if self._is_dirty and self._file is not None:
-                with contextlib.suppress(OSError):
-                    os.fsync(self._file)
+            self._sync_file()
+            return not (self._is_dirty or self._memory)
+
+    def _sync_file(self) -> None:
+        if self._is_dirty and self._file is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._file)
                 self._is_dirty = False
 
     # -- reading -------------------------------------------------------------------------------------------------------------
