@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import os
 import tempfile
@@ -39,6 +40,26 @@ def holter_run(folder: Path) -> Iterator[Log]:
         run = holter.init(project="bench", name="bench", url="http://127.0.0.1:9", directory=rings)
         step = run.step
         yield lambda number, values: step(number, **values)
+        run.finish()
+
+
+@contextmanager
+def holter_batches(folder: Path) -> Iterator[Log]:
+    """The same with `run.batches` on rank 0, which names each batch: three tensors of 8 x 2,048."""
+    import holter
+    import torch
+
+    del folder
+    batch = {name: torch.randint(0, 50_000, (8, 2_048)) for name in ("input_ids", "labels", "attention_mask")}
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as rings:
+        run = holter.init(project="bench", name="batches", url="http://127.0.0.1:9", directory=rings)
+        batches = run.batches(itertools.repeat(batch))
+
+        def log(number: int, values: dict[str, float]) -> None:
+            next(batches)
+            run.step(number, **values)
+
+        yield log
         run.finish()
 
 
@@ -185,6 +206,7 @@ def trackio(folder: Path) -> Iterator[Log]:
 PEERS = {
     "(empty function)": nothing,
     "holter": holter_run,
+    "holter, run.batches": holter_batches,
     "holter, no compiler": holter_in_python,
     "prometheus_client": prometheus,
     "logging + json": json_logging,

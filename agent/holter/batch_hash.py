@@ -15,7 +15,7 @@ _MAX_PARTS = 4
 
 
 def of(batch: Any) -> int | None:
-    """Of what lies in host memory: numbers, text, numpy arrays, tensors of the CPU; None if there is nothing such. Some 10 us. May raise."""
+    """Of what lies in host memory: numbers, text, numpy arrays, tensors of the CPU; None if there is nothing such. Some 10 us, however large. May raise."""
     code, parts = 0, list(_parts(batch))
     for part in parts:
         code = zlib.crc32(part, code)
@@ -39,8 +39,8 @@ def combined(before: int | None, code: int) -> int:
 def _parts(batch: Any, depth: int = 0) -> list[bytes]:
     if hasattr(batch, "detach") and hasattr(batch, "device"):
         return _tensor(batch)
-    if hasattr(batch, "tobytes") and hasattr(batch, "reshape"):
-        return [_spread(batch.reshape(-1)).tobytes()]
+    if hasattr(batch, "tobytes") and hasattr(batch, "flat"):
+        return _array(batch)
     if isinstance(batch, bytes):
         return [batch[:_SAMPLED]]
     if isinstance(batch, str | int | float):
@@ -55,16 +55,19 @@ def _parts(batch: Any, depth: int = 0) -> list[bytes]:
 
 
 def _tensor(tensor: Any) -> list[bytes]:
-    if tensor.device.type != "cpu" or tensor.layout.__repr__() != "torch.strided":
+    if tensor.device.type != "cpu":
         return []
-    taken = _spread(tensor.detach().reshape(-1))
-    return [taken.contiguous().view(_bytes_of(tensor)).numpy().tobytes()]
+    tensor = tensor.detach()
+    try:
+        return _array(tensor.numpy())
+    except TypeError:  # a type that numpy has not, as bfloat16, or a sparse tensor
+        torch = sys.modules["torch"]
+        same_size = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size())
+        return _array(tensor.view(same_size).numpy()) if tensor.layout == torch.strided and same_size else []
 
 
-def _bytes_of(tensor: Any) -> Any:
-    torch = sys.modules["torch"]
-    return torch.bool if tensor.dtype == torch.bool else torch.uint8
-
-
-def _spread(flat: Any) -> Any:
-    return flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED]
+def _array(array: Any) -> list[bytes]:
+    """Values spread over it. `flat` takes them one by one where they lie: a `reshape` would copy all of an array that is a view."""
+    if array.dtype.hasobject:  # their bytes are addresses
+        return []
+    return [array.flat[:: max(1, array.size // _SAMPLED)][:_SAMPLED].tobytes()]

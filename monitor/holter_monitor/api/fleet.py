@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from holter_monitor.api.goodput import Reliability
+from holter_monitor.api.goodput import Reliability, rates
 from holter_monitor.api.parts import TheCaller, TheParts
 from holter_monitor.api.shapes import Shape, moment
 from holter_monitor.errors import Problem
@@ -163,14 +163,12 @@ def _share(spent: Iterable[Mapping[str, tuple[float, float]]], ended: Sequence[s
             hours[cause] += rank_seconds / HOUR
             lived += seconds if cause != "down" else 0.0
     wall = sum(hours.values())
-    back = [row["down_seconds"] + row["startup_seconds"] for row in ended if row["down_seconds"] is not None]
+    back = [None if row["down_seconds"] is None else row["down_seconds"] + row["startup_seconds"] for row in ended]
     return {
         "goodput": min(1.0, hours["productive"] / wall) if wall else None,
         "gpu_hours": GpuHours(wall=wall, **hours),
         "lost_money": None if price is None else (wall - hours["productive"]) * price,
-        "failures": len(ended),
-        "seconds_between_failures": lived / len(ended) if ended else None,
-        "seconds_to_recover": sum(back) / len(back) if back else None,
+        **rates(back, lived),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -63,7 +64,7 @@ def get_goodput(run: str, parts: TheParts, caller: TheCaller) -> GoodputShape:
     return GoodputShape(
         run=run,
         **seconds_of(goodput.account(lives).totals() if lives else None),
-        **rates(broken, goodput.lived_seconds(lives)),
+        **rates([each.recovery_seconds for each in broken], goodput.lived_seconds(lives)),
         breaks=[
             BreakShape(
                 attempt=each.attempt,
@@ -87,11 +88,11 @@ def seconds_of(totals: dict[str, float] | None) -> dict[str, Any]:
     return {f"{cause}_seconds": seconds for cause, seconds in totals.items()} | {"wall_seconds": wall, "goodput": share}
 
 
-def rates(broken: list[goodput.Break], lived: float) -> dict[str, Any]:
-    """The fields of `Reliability`."""
-    back = [each.recovery_seconds for each in broken if each.recovery_seconds is not None]
+def rates(recoveries: Sequence[float | None], lived: float) -> dict[str, Any]:
+    """The fields of `Reliability`, of attempts that broke: how long it took to train again, None where nobody has yet."""
+    back = [seconds for seconds in recoveries if seconds is not None]
     return {
-        "failures": len(broken),
-        "seconds_between_failures": lived / len(broken) if broken else None,
+        "failures": len(recoveries),
+        "seconds_between_failures": lived / len(recoveries) if recoveries else None,
         "seconds_to_recover": sum(back) / len(back) if back else None,
     }

@@ -4,57 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import exp, hypot, inf, isfinite, log, sqrt
+from math import exp, hypot, isfinite, log, sqrt
 from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import Drift, RobustLevel, log_or_none, median
+from holter_monitor.stream.rises import Front, Rise
 from holter_monitor.stream.steps import Step
 
 EXCUSES = frozenset({"restart", "data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
-
-
-@dataclass(slots=True, kw_only=True)
-class Rise:
-    """A spike in progress."""
-
-    onset: int
-    level: float
-    """log loss of the calm before."""
-    scale: float
-    """Sigmas of the calm before."""
-    tail: float
-    peak: float
-    steps: int = 0
-    low: int = 0
-    """Steps in a row that were back near the level."""
-    crest: float = -inf
-    """The highest median of 16 steps: what it has fallen from, if it has."""
-    last_up: int = 0
-    """How many steps of the rise had passed at the last one that stood up."""
-    said: bool = False
-    severity: Severity = Severity.INFO
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=16))
-
-
-@dataclass(slots=True)
-class Front:
-    """A step that stood up: a spike, if what follows is a wake. Level and tail are those of the calm before."""
-
-    step: int
-    sigmas: float
-    level: float
-    tail: float
-    heights: list[float]
-    wake: float = 0.0
-    """Tails of the steps since, added up; a further outlier counts as 3."""
-
-    def follow(self, height: float) -> bool:
-        """Takes the next step in; is it part of a wake?"""
-        tails = (height - self.level) / self.tail
-        self.heights.append(height)
-        self.wake += min(tails, 3.0)
-        return tails > 1.0 and len(self.heights) <= 6
 
 
 @dataclass(kw_only=True)
