@@ -6,7 +6,7 @@ import sys
 
 from collector import ask, collector, make_token
 from holter_monitor.api.rates import BURST_SECONDS, Rate
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 TRAINING = """
@@ -19,6 +19,7 @@ run.finish()
 """
 
 
+@example(0.1, [1.2934281736868796])
 @given(st.floats(0.1, 1000), st.lists(st.floats(0, 5), min_size=1, max_size=200))
 def test_no_more_pass_than_the_rate_allows_and_who_waits_as_told_passes(per_second, pauses):
     rate, now, passed = Rate(per_second), 0.0, 0

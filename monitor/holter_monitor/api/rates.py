@@ -39,7 +39,7 @@ class Rate:
                 self.buckets = {token: bucket for token, bucket in self.buckets.items() if bucket.empty_at > now}
             bucket = self.buckets[token] = _Bucket()
         gap = 1.0 / self.per_second
-        wait = max(bucket.empty_at, now) + gap - now - max(gap, BURST_SECONDS)
+        wait = max(bucket.empty_at - now, 0.0) + gap - max(gap, BURST_SECONDS)  # in this order: an empty bucket waits for no rounding
         if wait > 0:
             return wait
         bucket.empty_at = max(bucket.empty_at, now) + gap
