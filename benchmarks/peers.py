@@ -206,7 +206,7 @@ def trackio(folder: Path) -> Iterator[Log]:
 PEERS = {
     "(empty function)": nothing,
     "holter": holter_run,
-    "holter, run.batches": holter_batches,
+    "holter + run.batches": holter_batches,
     "holter, no compiler": holter_in_python,
     "prometheus_client": prometheus,
     "logging + json": json_logging,

@@ -10,7 +10,7 @@ MODULUS = 1 << 24
 """A frame's 32-bit floats hold such a number exactly."""
 _SAMPLED = 64
 """Values taken of a tensor, spread over it."""
-_MAX_PARTS = 4
+_MAX_PARTS = 2
 """Tensors of a batch that are looked into."""
 
 

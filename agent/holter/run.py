@@ -18,6 +18,7 @@ from holter.advice import NO_ADVICE, Advice
 from holter.recorder import Recorder
 from holter.ring import Phase, State
 from holter.sections import Pause, Section
+from holter.share import Share
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -60,6 +61,7 @@ class Run:
         self._last_event_step: int | None = None
         self._finished = False
         self._names_batches = recorder.rank == 0
+        self._naming: Share | None = None
         self.step = recorder.step
         _live.add(self)
 
@@ -91,7 +93,8 @@ class Run:
             self._name(batch)
 
     def _name(self, batch: object) -> None:
-        """Note the step's batch, or that of several that are accumulated. What cannot be read is not tried again."""
+        """Note the step's batch, or that of several that are accumulated. What cannot be read, or costs too much of a step, is not tried again."""
+        began = time.monotonic_ns()
         try:
             from holter import batch_hash
 
@@ -99,6 +102,8 @@ class Run:
             if code is not None:
                 before = self._recorder.noted("batch_hash")
                 self._recorder.note("batch_hash", batch_hash.combined(None if before is None else int(before), code))
+                self._naming = self._naming or Share()
+                self._names_batches = self._naming.may_go_on(began, time.monotonic_ns())
                 return
         except Exception as error:  # noqa: BLE001  never raise into a training loop
             _log.debug("the batches are not named: %s", error)

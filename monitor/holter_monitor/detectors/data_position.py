@@ -147,7 +147,10 @@ class DataPosition:
         )
 
     def _is_cycle(self, steps: NDArray[np.float64], batches: NDArray[np.float64], at: int, was: int) -> bool:
-        """Whether the data went round by itself: what stood before the old place stands before the new one too."""
+        """Whether the data went round by itself: what stood before the old place stands before the new one too. Where the batches before the new
+        place have no names (a loop of short steps stops naming them) that cannot be told, and so nothing is."""
+        if was > steps[0] and at - steps[steps < at][-1] > 2 * np.median(np.diff(steps)):
+            return True
         before_new, before_old = batches[steps < at][-self.enough :], batches[steps < was][-self.enough :]
         return len(before_old) == self.enough and bool((before_new == before_old).all())
 

@@ -93,3 +93,11 @@ def test_a_count_that_begins_anew_is_only_recorded():
 
 def test_gaps_and_single_steps_are_borne():
     assert heard((0, [None] * 10), (5, [None, ORDER[1]]), (3, ORDER[:2])) == []
+
+
+def test_where_the_names_had_stopped_a_round_of_the_data_is_no_repetition():
+    """A loop of short steps names its first batches only: a loader that starts anew is still told, an epoch is not taken for one."""
+    named = [*ORDER[:64], *[None] * 200]
+    assert heard((0, named), (150, ORDER[30:70])) == []
+    (finding,) = heard((0, named), (150, ORDER[:40]))
+    assert (finding.scope, finding.evidence["steps_of_data"]) == ("repeated", 150)
