@@ -23,14 +23,27 @@ def serve(settings: Settings, ready: Callable[[Settings], None]) -> int:
     """Until SIGTERM or SIGINT; 0 then. `ready` is told the settings with the port that was found."""
     listener = listen(settings)
     settings = dataclasses.replace(settings, port=listener.getsockname()[1])
-    server = uvicorn.Server(config(app.build(settings), settings))
+    server = _Server(config(app.build(settings), settings))
     _settle_memory()
-    ready(settings)
     # uvicorn shuts down in order and then raises the signal again, for whoever had it before: an orderly end is no death by signal.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, server.end_soon)
+    ready(settings)
     server.run(sockets=[listener])
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Heeds a signal, too, that came before uvicorn listened for signals itself."""
+
+    is_to_end = False
+
+    def end_soon(self, *_: object) -> None:
+        self.is_to_end = True
+
+    async def main_loop(self) -> None:
+        self.should_exit = self.should_exit or self.is_to_end
+        await super().main_loop()
 
 
 def _settle_memory() -> None:

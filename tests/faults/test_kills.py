@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from collector import collector, frame
+from collector import Collector, collector, frame
 from holter.frame import encode
 
 HERE = Path(__file__).parent
@@ -209,3 +209,14 @@ def test_an_fsync_error_is_no_acknowledgement(tmp_path):
     assert verdict == "ok"
     assert set(acknowledged) <= there
     assert acknowledged[-1] > 20, "it never took frames again"
+
+
+def test_a_collector_that_is_told_to_end_as_it_starts_ends_in_order(tmp_path):
+    """The signal comes when the address has just been said, and the server does not listen for signals yet."""
+    for number in range(4):
+        running = Collector(tmp_path / "data").start()
+        time.sleep(number * 0.003)
+        try:
+            assert running.stop() == 0
+        finally:
+            running.close()
