@@ -240,6 +240,20 @@ def test_the_link_in_a_message_opens_the_incident(at: Window, stage: Stage) -> N
     expect(page.get_by_role("heading", level=1)).to_contain_text(incident["summary"][:30], ignore_case=True)
 
 
+def test_what_happens_while_the_charts_are_fetched_is_not_missed(at: Window, stage: Stage) -> None:
+    incident = stage.incident(stage.weka)
+    at.page.add_init_script(
+        "const real = window.fetch; window.fetch = async (url, ...more) => {"
+        " if (/stacks|series|curves|evidence/.test(url)) await new Promise((done) => setTimeout(done, 4000)); return real(url, ...more); };"
+    )
+    page = at.open(f"#/incidents/{incident['id']}")
+    expect(page.locator(".history")).to_contain_text("opened")
+    page.wait_for_timeout(1000)  # the stream is open, the charts are not there yet
+    answer = stage.collector.http.post(f"/api/v1/incidents/{incident['id']}/note", json={"note": "in the meantime"})
+    assert answer.status_code == 200
+    expect(page.locator(".history")).to_contain_text("in the meantime")
+
+
 def test_the_start_up_table_says_how_the_tensors_lie(at: Window, stage: Stage) -> None:
     """The layout as `run.watch` puts it on record (`holter.tensors.Layout.to_json`)."""
     shard, whole = (

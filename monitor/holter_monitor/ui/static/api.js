@@ -90,12 +90,12 @@ export async function follow(status) {
       if (answer.ok) {
         status("live");
         wait = 1000;
+        for (const listener of listeners) listener({ type: "connected" }); // what happened since the page was asked for, nobody has told it
         await drain(answer.body.pipeThrough(new TextDecoderStream()).getReader());
       }
     } catch { /* the next try says it */ }
     status("reconnecting");
     await new Promise((done) => setTimeout(done, wait));
-    for (const listener of listeners) listener({ type: "reconnected" });
   }
 }
 

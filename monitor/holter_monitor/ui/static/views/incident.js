@@ -45,9 +45,10 @@ export async function render(box, { ids, signal }) {
     show(past, history(incident));
     if (!page.firstChild) page.append(top, evidence.box, el("div", { class: "columns" }, el("div", { class: "why" }, left, standing?.box), el("div", { class: "answer" }, answer.box), past));
   };
-  await load();
   const again = calmly(load, 1500, signal);
-  listen((message) => message.run === incident.run && message.type === "incidents" && again(), signal);
+  const isOurs = (message) => message.type === "incidents" && (!incident || message.run === incident.run);
+  listen((message) => (isOurs(message) || message.type === "connected") && again(), signal); // before the first load: it takes a while
+  await load();
 }
 
 function head(incident) {

@@ -29,7 +29,7 @@ export async function render(box, { signal }) {
   });
   kinds.addEventListener("change", paint);
   box.append(el("div", { class: "head" }, el("h1", {}, "Incidents")), el("div", { class: "tools" }, choice, kinds), list);
-  await load();
   const again = calmly(load, 1000, signal);
   listen((message) => message.type !== "step" && message.type !== "run" && again(), signal);
+  await load();
 }

@@ -32,9 +32,9 @@ export async function render(box, { ids, query, signal }) {
     map.set(answer);
     show(apart, outliers(run, answer, metric));
   };
-  await load();
   const again = calmly(load, 4000, signal);
-  listen((message) => message.run === run.id && message.type === "run" && again(), signal);
+  listen((message) => ((message.run === run.id && message.type === "run") || message.type === "connected") && again(), signal);
+  await load();
 }
 
 function outliers(run, answer, metric) {

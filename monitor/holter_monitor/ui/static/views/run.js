@@ -51,10 +51,10 @@ class RunPage {
       el("div", { class: "tools" }, axes, this.tails, log, this.reset, el("button", { type: "button", class: "quiet push", onclick: copyLink }, "Copy link")),
       el("div", {}, this.lane.box, Object.values(this.charts).map((chart) => chart.box)),
       el("section", { class: "view tight" }, el("h2", {}, "Incidents"), this.incidentList), this.standing.box, this.more);
+    const again = calmly(() => this.refresh(), 1500, this.signal);
+    listen((message) => (message.run === this.id || message.type === "connected") && again(), this.signal); // before the curves: they take a while
     await Promise.all([this.loadCurves(), this.standing.load()]);
     this.standing.box.hidden = this.standing.isEmpty && ["finished", "failed"].includes(this.run.state); // nobody is there to be asked
-    const again = calmly(() => this.refresh(), 1500, this.signal);
-    listen((message) => (message.run === this.id || message.type === "reconnected") && again(), this.signal);
   }
 
   async loadRun() {

@@ -32,12 +32,12 @@ export async function render(box, { signal }) {
   search.addEventListener("input", paint);
   which.addEventListener("change", paint);
   box.append(el("div", { class: "head" }, el("h1", {}, "Runs"), summary), el("div", { class: "tools" }, search, which), list);
-  await load();
   const again = calmly(load, 3000, signal);
   listen((message) => {
     sparks.stale.add(message.run);
     again();
   }, signal);
+  await load();
 }
 
 async function unresolved(signal) {

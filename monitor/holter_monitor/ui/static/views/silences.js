@@ -12,9 +12,9 @@ export async function render(box, { signal }) {
   const load = async () => paint(list, await all("/silences", {}, signal), load);
   box.append(el("div", { class: "head" }, el("h1", {}, "Silences"), el("p", { class: "soft" }, "Holter records and shows what a silence covers; it only tells nobody.")),
     el("div", { class: "tools" }, el("button", { type: "button", class: "primary", onclick: () => askForSilence({ made: load }) }, "New silence …")), list);
-  await load();
   const again = calmly(load, 1500, signal);
   listen((message) => message.type !== "step" && again(), signal);
+  await load();
   const clock = setInterval(again, 30_000); // they begin and end by themselves
   signal.addEventListener("abort", () => clearInterval(clock));
 }
