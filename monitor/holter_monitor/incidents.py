@@ -87,6 +87,8 @@ class Incident:
     """Counts how often it came (back)."""
     parent: str | None = None
     """The incident that this one is a symptom of."""
+    conversation: str | None = None
+    """The incident under whose name receivers know this one (their thread, their page): a symptom that was told before its cause. None: its own."""
     silence: str | None = None
     """The silence or maintenance window that hides it, by id or name."""
     over_since: float | None = None
@@ -107,6 +109,11 @@ class Incident:
     resolved_by: str | None = None
     findings: dict[str, Finding] = field(default_factory=dict)
     """The newest word of each finding, by identity."""
+
+    @property
+    def told_as(self) -> str:
+        """What receivers know it by."""
+        return self.conversation or self.id
 
     @property
     def is_active(self) -> bool:

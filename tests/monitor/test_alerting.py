@@ -186,12 +186,10 @@ def test_a_cause_that_shows_later_takes_its_symptom_over(connection: sa.Connecti
     send_all(connection)
     alerting.apply(connection, RUN, [straggler], 1010.0)
     rows = connection.execute(sa.select(outbox).order_by(outbox.c.id)).all()
-    assert [(row.notice["kind"], row.transition) for row in rows] == [
-        ("throughput_drop", "trigger"),
-        ("straggler", "trigger"),
-        ("throughput_drop", "resolve"),
-    ]
-    assert "a symptom of straggler" in rows[2].notice["note"]
+    assert [(row.notice["kind"], row.transition) for row in rows] == [("throughput_drop", "trigger"), ("straggler", "update")]
+    assert rows[0].conversation == rows[1].conversation == rows[0].incident and "told as throughput drop" in rows[1].notice["note"]
+    symptom = connection.execute(sa.select(incidents).where(incidents.c.kind == "throughput_drop")).one()
+    assert symptom.parent == rows[1].incident
 
 
 def test_a_silenced_incident_is_visible_but_nobody_is_told_until_the_silence_ends(connection: sa.Connection) -> None:

@@ -95,15 +95,21 @@ class Alerting:
             changes = changes + kinship.explained(incident, current)
         changes = changes + kinship.as_bad_as_its_symptoms(incident, changes, current)
         changes = changes + self._hidden(desk, run, incident) + self._react(desk, run, incident, changes)
+        taken = list(kinship.taken_over(incident, current))
+        goes_on = kinship.continued(incident, [symptom for symptom, _ in taken])
+        changes = [*goes_on, *(change for change in changes if change.word not in ("opened", "unsilenced"))] if goes_on else changes
         rows.save(desk.connection, incident, None)
         told = [change for change in changes if change.word != "updated"]
         for change in told:
             rows.add_history(desk.connection, incident, change, desk.now)
             desk.tell(run, incident, change, [other for other in current if other.parent == incident.id])
         desk.schedule(run, incident)
-        for symptom, change in kinship.taken_over(incident, current):
+        if any(change.word == "resolved" for change in changes):
+            kinship.wake_symptoms(desk.connection, incident.id, desk.now)
+        for symptom, change in taken:
             rows.add_history(desk.connection, symptom, change, desk.now)
-            desk.tell(run, symptom, change, [])
+            if symptom.told_as != incident.told_as:
+                desk.tell(run, symptom, change, [])
             desk.schedule(run, symptom)
         cause = next((other for other in current if other.id == incident.parent), None)
         if cause is not None and cause.is_active and cause.severity < incident.severity:
@@ -128,10 +134,16 @@ class Alerting:
             was_hidden = incident.silence
             changes = machine.advanced(incident, now, self.policy.timing)
             changes += kinship.released(connection, incident)
+            kin = [incident]
+            if any(
+                change.word == "opened" for change in changes
+            ):  # held until now: what it explains, and what explains it, was told meanwhile
+                known = rows.load_current(connection, run.id, now - self.policy.timing.rejoin_seconds)
+                kin += [other for other in known if other.id != incident.id]
             if looks.is_fresh(incident, now) and incident.parent is None and run.project != CANARY_PROJECT and desk.looks_left > 0:
                 family = rows.load_current(connection, run.id, now - self.policy.timing.rejoin_seconds)
                 changes += self.examination.examine(desk, run, incident, [other for other in family if other.id != incident.id])
-            self._settle(desk, run, incident, changes, [incident])
+            self._settle(desk, run, incident, changes, kin)
             if not changes and was_hidden == incident.silence:
                 desk.remind(run, incident)
         return len(due)
@@ -167,8 +179,6 @@ class Alerting:
         if changes:
             self._settle(self._desk(connection, now), run, found[0], changes, [found[0]])
             _audit(connection, actor, changes[0].word, incident, detail={}, now=now)
-            if not found[0].is_active:
-                kinship.wake_symptoms(connection, incident, now)
         return found[0]
 
     def add_silence(

@@ -22,12 +22,24 @@ def explained(incident: Incident, current: Sequence[Incident]) -> list[Change]:
 
 def taken_over(cause: Incident, current: Sequence[Incident]) -> Iterator[tuple[Incident, Change]]:
     """The symptoms that a cause which comes to light after them takes over, so that one of the two is talked about."""
-    if cause.parent is not None or cause.silence is not None:
+    if cause.parent is not None or cause.silence is not None or cause.state == "pending":
         return
     for symptom in current:
         if symptom.parent is None and symptom.is_active and explains(cause, symptom):
             symptom.parent = cause.id
             yield symptom, _explained_by(cause)
+
+
+def continued(cause: Incident, taken: Sequence[Incident]) -> list[Change]:
+    """A cause that nobody has been told of goes on in the conversation of the first symptom that somebody was told of: the thread and the page
+    are the same trouble's, now better understood. One that a person has seen is seen, unless it is worse than they knew."""
+    told = next((symptom for symptom in taken if symptom.revision and symptom.silence is None), None)
+    if told is None or cause.revision or cause.conversation is not None:
+        return []
+    cause.conversation = told.told_as
+    if told.acknowledged_by is not None and cause.severity <= told.severity:
+        cause.state, cause.acknowledged, cause.acknowledged_by = "acknowledged", told.acknowledged, told.acknowledged_by
+    return [Change("opened", note=f"this was told as {told.kind.replace('_', ' ')}; it is the cause of it")]
 
 
 def as_bad_as_its_symptoms(incident: Incident, changes: Sequence[Change], current: Sequence[Incident]) -> list[Change]:

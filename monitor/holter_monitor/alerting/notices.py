@@ -16,7 +16,7 @@ from holter_monitor.findings import Severity
 from holter_monitor.incidents import Change, Incident
 from holter_monitor.notify.notice import Notice
 from holter_monitor.store import incident_rows
-from holter_monitor.store.tables import outbox
+from holter_monitor.store.tables import incidents, outbox
 
 _TRANSITIONS = {
     "opened": "trigger",
@@ -76,13 +76,20 @@ class Desk:
         """Queue the notices that follow from one change."""
         transition = _TRANSITIONS.get(change.word)
         muted = incident.silence is not None or incident.parent is not None
-        if transition is None or (muted and transition in ("trigger", "update")):
+        is_its_cause_s = incident.parent is not None and change.word != "explained"  # what becomes of it is its cause's to tell
+        if transition is None or (muted and transition in ("trigger", "update")) or is_its_cause_s:
             if muted:
                 self._withdraw(incident)
             return
         told = self._told(incident)
+        if change.word == "opened" and incident.conversation:
+            transition = "update"
         if transition in ("trigger", "update") and change.word != "noted":
             plan = self._plan(run, incident)
+            # Who was told of the warning hears that it became a page, wherever pages go.
+            plan |= {
+                receiver: self._quiet(run, incident, self.now) for receiver, was_told in told.items() if was_told and receiver not in plan
+            }
         else:
             plan = dict.fromkeys(told, self._quiet(run, incident, self.now))
         incident.revision += 1
@@ -155,10 +162,19 @@ class Desk:
             episode=incident.episode,
             created=incident.created,
             updated=self.now,
+            conversation=incident.conversation or "",
+            earlier_kinds=self._earlier_kinds(incident, change),
             link=f"{self.link}/#/incidents/{incident.id}" if self.link else "",
             actor=change.actor,
             note=change.note,
         )
+
+    def _earlier_kinds(self, incident: Incident, change: Change) -> tuple[str, ...]:
+        if incident.conversation is None and change.word != "unexplained":
+            return ()
+        same = sa.or_(incidents.c.conversation == incident.told_as, incidents.c.id == incident.told_as)
+        kinds = self.connection.scalars(sa.select(incidents.c.kind).where(incidents.c.run == incident.run, same).distinct())
+        return tuple(sorted(set(kinds) - {incident.kind}))
 
     def _plan(self, run: Run, incident: Incident) -> dict[str, float]:
         """When each receiver is told."""
@@ -178,9 +194,9 @@ class Desk:
         return max((_after_quiet(route, incident, at) for route in routes), default=at)
 
     def _told(self, incident: Incident) -> dict[str, bool]:
-        """The receivers that have notices of this incident: True = was told (or is being told), False = one waits, untried."""
+        """The receivers that have notices of this conversation: True = was told (or is being told), False = one waits, untried."""
         query = sa.select(outbox.c.receiver, outbox.c.status, outbox.c.attempts).where(
-            outbox.c.incident == incident.id, outbox.c.status.in_(("ready", "leased", "sent"))
+            outbox.c.conversation == incident.told_as, outbox.c.status.in_(("ready", "leased", "sent"))
         )
         told: dict[str, bool] = {}
         for row in self.connection.execute(query):
@@ -189,9 +205,11 @@ class Desk:
 
     def _queue(self, notice: Notice, receiver: str, transition: str, at: float, was_told: bool | None) -> None:
         """One row of the outbox. What waits untried for the same receiver is out of date and withdrawn."""
-        if transition == "resolve" and was_told is False and self._is_late(notice.incident, receiver):
+        if transition == "resolve" and was_told is False and self._is_late(notice.subject, receiver):
             was_told = True  # its worker is behind, or the receiver away: what was due must still be said
-        withdrawn = self._withdraw_from(notice.incident, receiver) if was_told is False or transition != "resolve" else None
+        withdrawn = (
+            self._withdraw_from(outbox.c.conversation == notice.subject, receiver) if was_told is False or transition != "resolve" else None
+        )
         if not was_told:
             if transition == "resolve" and notice.severity != "critical":
                 return  # came and went before anybody heard of it
@@ -199,7 +217,8 @@ class Desk:
         if withdrawn is not None and notice.severity != "critical":
             at = min(at, withdrawn)
         facts = notice.to_json() | {"transition": transition, "key": f"{notice.key}:{transition}:{receiver}"}
-        values: dict[str, Any] = {"incident": notice.incident, "receiver": receiver, "transition": transition, "notice": facts}
+        values: dict[str, Any] = {"incident": notice.incident, "conversation": notice.subject, "receiver": receiver}
+        values |= {"transition": transition, "notice": facts}
         values |= {
             "idempotency_key": facts["key"][:255],
             "position": int(notice.key.rpartition(":")[2]),
@@ -207,17 +226,17 @@ class Desk:
         }
         self.connection.execute(outbox.insert().values(**values, next_at=at, created_at=self.now))
 
-    def _is_late(self, incident: str, receiver: str) -> bool:
-        waiting = sa.and_(outbox.c.incident == incident, outbox.c.receiver == receiver, outbox.c.status == "ready")
+    def _is_late(self, conversation: str, receiver: str) -> bool:
+        waiting = sa.and_(outbox.c.conversation == conversation, outbox.c.receiver == receiver, outbox.c.status == "ready")
         return self.connection.scalar(sa.select(outbox.c.id).where(waiting, outbox.c.next_at <= self.now).limit(1)) is not None
 
     def _withdraw(self, incident: Incident) -> None:
         for receiver in self._told(incident):
-            self._withdraw_from(incident.id, receiver)
+            self._withdraw_from(outbox.c.incident == incident.id, receiver)
 
-    def _withdraw_from(self, incident: str, receiver: str) -> float | None:
+    def _withdraw_from(self, those: sa.ColumnElement[bool], receiver: str) -> float | None:
         """Take back what was never tried. When the earliest of it was due, None if there was nothing."""
-        untried = sa.and_(outbox.c.incident == incident, outbox.c.receiver == receiver, outbox.c.status == "ready", outbox.c.attempts == 0)
+        untried = sa.and_(those, outbox.c.receiver == receiver, outbox.c.status == "ready", outbox.c.attempts == 0)
         earliest: float | None = self.connection.scalar(sa.select(sa.func.min(outbox.c.next_at)).where(untried))
         if earliest is not None:
             self.connection.execute(outbox.update().where(untried).values(status="superseded"))

@@ -28,6 +28,8 @@ BRINGS_ABOUT: dict[str, tuple[str, ...]] = {
 }
 _NEAR_STEPS = 200
 _NEAR_SECONDS = 900.0
+_EARLIER_STEPS, _EARLIER_SECONDS, _BLOCK_STEPS = 16, 5.0, 64
+"""So much earlier than its cause's a symptom's onset may be told: a level is judged in blocks of steps, and quick steps pass by the hundred."""
 
 
 def explains(cause: Incident, symptom: Incident) -> bool:
@@ -43,12 +45,18 @@ def explains(cause: Incident, symptom: Incident) -> bool:
 
 
 def _near(cause: Incident, symptom: Incident) -> bool:
-    # A symptom cannot begin long before its cause; it may be noticed sooner, so a little earlier is allowed.
+    # A symptom cannot begin long before its cause; but both onsets are estimates, so a little earlier is allowed.
     if cause.onset_step < 0 or symptom.onset_step < 0:
         return abs(cause.created - symptom.created) <= _NEAR_SECONDS
-    if symptom.onset_step < cause.onset_step - 16:
+    if symptom.onset_step < cause.onset_step - _earlier_steps(cause, symptom):
         return False
     return symptom.onset_step <= max(cause.detected_step, cause.end_step or cause.detected_step) + _NEAR_STEPS
+
+
+def _earlier_steps(one: Incident, other: Incident) -> float:
+    """By how long a step takes, as when the two were seen tells; seen at once they may be as far apart as a block."""
+    steps, seconds = abs(one.detected_step - other.detected_step), abs(one.created - other.created)
+    return max(_EARLIER_STEPS, _EARLIER_SECONDS * steps / seconds if seconds else _BLOCK_STEPS)
 
 
 def _meet(cause: Incident, symptom: Incident) -> bool:

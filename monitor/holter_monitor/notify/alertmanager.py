@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 
@@ -35,16 +35,19 @@ class Alertmanager:
     def send(self, notice: Notice, http: httpx.Client) -> str | None:
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token.get_secret_value()}"}
         check(http.post(f"{self.url.rstrip('/')}/api/v2/alerts", json=payload(notice), headers=headers))
-        return notice.incident
+        return notice.subject
 
 
 def payload(notice: Notice) -> list[dict[str, Any]]:
-    """The alert as it is now. The severity is a label, and labels are its identity there: the alert of a lower severity is ended."""
+    """The alert as it is now. Severity and kind are labels, and labels are its identity there: the alert of a lower severity, or of an
+    earlier kind, is ended."""
     is_over = notice.transition == "resolve"
     alerts = [_alert(notice, notice.severity, notice.updated if is_over else notice.updated + _LASTS)]
     if notice.transition in ("update", "resolve"):
         lower = _SEVERITIES[: _SEVERITIES.index(notice.severity)]
         alerts += [_alert(notice, severity, notice.updated) for severity in lower if severity != "info"]
+    for kind in notice.earlier_kinds:  # the same trouble under the name that it had before its cause was found
+        alerts += [_alert(replace(notice, kind=kind), severity, notice.updated) for severity in _SEVERITIES if severity != "info"]
     return alerts
 
 
@@ -55,7 +58,7 @@ def _alert(notice: Notice, severity: str, ends: float) -> dict[str, Any]:
         "severity": severity,
         "project": notice.project,
         "run": notice.run_name,
-        "incident": notice.incident,
+        "incident": notice.subject,
     }
     return {
         "labels": {name: cut(clean(value), 200) or "none" for name, value in labels.items()},

@@ -17,7 +17,7 @@ class Notice:
     """The idempotency key: the same for every try of this notice, unlike for any other."""
     transition: str
     incident: str
-    """The incident's id; a receiver with incidents of its own (PagerDuty, Alertmanager) uses it as the name of theirs."""
+    """The incident's id."""
     kind: str
     severity: str
     """"info", "warning" or "critical"."""
@@ -45,12 +45,21 @@ class Notice:
     actor: str | None = None
     note: str | None = None
     """What changed, in words: "warning to critical", a person's note …"""
+    conversation: str = ""
+    """The incident's name outside, where it isn't its own: that of a symptom which was told before this, its cause, was found."""
+    earlier_kinds: tuple[str, ...] = ()
+    """What the same conversation was said to be before."""
     thread: str | None = None
     """What the receiver called its first message about this incident (Slack's ts); None before there is one."""
     members: tuple[Notice, ...] = ()
     """Of a digest: the notices that it stands for."""
     image: bytes | None = None
     """A PNG of the evidence, drawn when the notice is sent; it does not wait in the outbox."""
+
+    @property
+    def subject(self) -> str:
+        """What a receiver with incidents of its own (PagerDuty, Alertmanager) knows this one by: the same from the first message to the last."""
+        return self.conversation or self.incident
 
     @property
     def gpu_hours(self) -> float | None:
@@ -97,6 +106,8 @@ def digest(notices: list[Notice], key: str, link: str) -> Notice:
         key=key,
         transition="digest",
         incident=key,
+        conversation="",
+        earlier_kinds=(),
         summary=f"{' and '.join(told)} in {runs} {'run' if runs == 1 else 'runs'}",
         link=link,
         thread=None,

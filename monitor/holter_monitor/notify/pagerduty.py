@@ -34,13 +34,13 @@ class PagerDuty:
     def send(self, notice: Notice, http: httpx.Client) -> str | None:
         event = {"routing_key": self.routing_key.get_secret_value(), **payload(notice)}
         check(http.post(self.url, content=json.dumps(event).encode(), headers={"Content-Type": "application/json"}))
-        return notice.incident
+        return notice.subject
 
 
 def payload(notice: Notice) -> dict[str, Any]:
     """The event without its key, within PagerDuty's limits (developer.pagerduty.com/docs/events-api-v2/trigger-events)."""
     action = _ACTIONS.get(notice.transition, "trigger")
-    event: dict[str, Any] = {"event_action": action, "dedup_key": notice.incident[:255]}
+    event: dict[str, Any] = {"event_action": action, "dedup_key": notice.subject[:255]}
     if action != "trigger":
         return event
     details = {"message": text(notice), "causes": list(notice.causes), "evidence": dict(notice.evidence or {}), "incident": notice.incident}

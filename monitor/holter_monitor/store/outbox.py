@@ -34,9 +34,9 @@ class SqlOutbox:
         with self.engine.begin() as connection:
             taken = [row for row in ids if connection.execute(outbox.update().where(outbox.c.id == row, _due(now)).values(lease)).rowcount]
             rows = connection.execute(sa.select(outbox).where(outbox.c.id.in_(taken))).all() if taken else []
-            threads = self._threads(connection, receiver, {row.incident for row in rows})
+            threads = self._threads(connection, receiver, {row.conversation for row in rows})
         order = {row: place for place, row in enumerate(ids)}
-        return [_delivery(row, threads.get(row.incident)) for row in sorted(rows, key=lambda row: order[row.id])]
+        return [_delivery(row, threads.get(row.conversation)) for row in sorted(rows, key=lambda row: order[row.id])]
 
     def count_due(self, receiver: str, now: float) -> int:
         with self.engine.connect() as connection:
@@ -103,19 +103,25 @@ class SqlOutbox:
             return
         words = f"receiver {row.receiver} cannot be reached: {row.last_error}"
         notice = {**row.notice, "key": key, "note": "; ".join(filter(None, [row.notice.get("note"), words]))}
-        values = {"incident": row.incident, "receiver": self.fallback, "transition": row.transition, "urgency": row.urgency}
+        values = {
+            "incident": row.incident,
+            "conversation": row.conversation,
+            "receiver": self.fallback,
+            "transition": row.transition,
+            "urgency": row.urgency,
+        }
         values |= {"idempotency_key": key, "position": row.position, "notice": notice, "next_at": now, "created_at": now}
         connection.execute(outbox.insert().values(values))
 
     @staticmethod
-    def _threads(connection: sa.Connection, receiver: str, incidents: set[str]) -> dict[str, str]:
-        """What the receiver called its first message about each incident."""
-        query = sa.select(outbox.c.incident, outbox.c.provider_id).where(
-            outbox.c.receiver == receiver, outbox.c.incident.in_(incidents), outbox.c.provider_id.is_not(None)
+    def _threads(connection: sa.Connection, receiver: str, conversations: set[str]) -> dict[str, str]:
+        """What the receiver called the first message of each conversation."""
+        query = sa.select(outbox.c.conversation, outbox.c.provider_id).where(
+            outbox.c.receiver == receiver, outbox.c.conversation.in_(conversations), outbox.c.provider_id.is_not(None)
         )
         threads: dict[str, str] = {}
         for row in connection.execute(query.order_by(outbox.c.id)):
-            threads.setdefault(row.incident, row.provider_id)
+            threads.setdefault(row.conversation, row.provider_id)
         return threads
 
 
@@ -125,9 +131,9 @@ def _due(now: float) -> sa.ColumnElement[bool]:
 
 
 def _first_in_line() -> sa.ColumnElement[bool]:
-    """No older notice of the same incident to the same receiver is still under way: a resolve never overtakes its trigger."""
+    """No older notice of the same conversation to the same receiver is still under way: a resolve never overtakes its trigger."""
     older = outbox.alias("older")
-    same = sa.and_(older.c.incident == outbox.c.incident, older.c.receiver == outbox.c.receiver, older.c.id < outbox.c.id)
+    same = sa.and_(older.c.conversation == outbox.c.conversation, older.c.receiver == outbox.c.receiver, older.c.id < outbox.c.id)
     return ~sa.exists().where(same, older.c.status.in_(("ready", "leased")))
 
 

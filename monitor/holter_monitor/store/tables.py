@@ -6,6 +6,8 @@ points are not here: they live in the sample store.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData(
@@ -167,6 +169,7 @@ incidents = sa.Table(
     sa.Column("causes", sa.JSON, nullable=False, default=list),
     sa.Column("evidence", sa.JSON, nullable=False, default=dict),
     sa.Column("parent", Id),  # the incident that this one is a symptom of
+    sa.Column("conversation", Id),  # the incident under whose name receivers know this one; null: its own
     sa.Column("silence", Name),  # the silence or maintenance window that hides it
     sa.Column("over_since_at", Float),  # when its last lasting finding had passed
     sa.Column("comings", sa.JSON, nullable=False, default=list),  # when findings came and went lately; flapping is judged by it
@@ -206,16 +209,23 @@ incident_history = sa.Table(
     sa.Column("note", sa.Text),
     sa.Column("severity", sa.String(16)),
 )
+
+
+def _own_conversation(context: Any) -> str:
+    return str(context.get_current_parameters()["incident"])
+
+
 outbox = sa.Table(
     "outbox",
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("incident", Id, nullable=False),
+    sa.Column("conversation", Id, nullable=False, default=_own_conversation),  # what the receiver knows it by
     sa.Column("receiver", Name, nullable=False),
     sa.Column("transition", sa.String(16), nullable=False),  # trigger, update, remind, acknowledge, resolve, test
     sa.Column("urgency", sa.Integer, nullable=False, default=0),  # 3 = critical; a receiver's due rows go by urgency, then age
     sa.Column("idempotency_key", sa.String(255), nullable=False, unique=True),
-    sa.Column("position", sa.BigInteger, nullable=False),  # strict order per (incident, receiver)
+    sa.Column("position", sa.BigInteger, nullable=False),  # strict order per (conversation, receiver)
     sa.Column("notice", sa.JSON, nullable=False),
     sa.Column("status", sa.String(16), nullable=False, default="ready"),  # ready, leased, sent, dead, superseded
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
@@ -228,6 +238,7 @@ outbox = sa.Table(
     sa.Column("provider_id", Name),  # Slack's ts, PagerDuty's dedup_key: what an update needs
     sa.Index(None, "receiver", "status", "next_at"),
     sa.Index(None, "incident", "receiver", "status"),
+    sa.Index(None, "conversation", "receiver", "status"),
 )
 silences = sa.Table(
     "silences",
