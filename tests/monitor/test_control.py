@@ -226,3 +226,21 @@ def test_the_first_schema_is_upgraded_with_its_summaries(url):
     if url.startswith("sqlite"):
         folder = Path(url.removeprefix("sqlite:///")).parent
         assert len(list(folder.glob("control.sqlite.0001.*.backup"))) == 1
+
+
+def test_a_notice_that_waits_through_the_upgrade_is_told_under_its_own_incident_s_name(url):
+    engine = open_control(url).engine
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    waiting = {"incident": "i1", "receiver": "chat", "transition": "trigger", "idempotency_key": "k", "position": 1, "notice": "{}"}
+    waiting |= {"urgency": 1, "status": "ready", "attempts": 0, "next_at": 0.0, "created_at": 0.0}
+    with engine.execution_options(holter_write=True).begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0004")
+        names = ", ".join(waiting)
+        connection.execute(sa.text(f"INSERT INTO outbox ({names}) VALUES ({', '.join(f':{name}' for name in waiting)})"), waiting)
+    engine.dispose()
+    control = open_control(url)
+    with control.read() as connection:
+        assert connection.execute(sa.text("SELECT conversation, receiver FROM outbox")).one() == ("i1", "chat")
+    control.close()
