@@ -17,6 +17,7 @@ from starlette.routing import Route
 from holter_monitor import __version__, ui
 from holter_monitor.alerting.dispatch import Dispatch
 from holter_monitor.api import (
+    backups,
     curves,
     fleet,
     goodput,
@@ -86,6 +87,7 @@ def build(settings: Settings) -> Gate:
     openapi.install(app)
     for part in (
         health,
+        backups,
         session,
         runs,
         series,

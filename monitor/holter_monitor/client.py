@@ -67,6 +67,10 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
+    def back_up(self) -> Row:
+        """Have the collector copy its stores: `folder` on its machine, `files` with their bytes. It may take minutes."""
+        return self._ask("POST", "/backups", timeout=3_600)
+
     def create_run(self, project: str, name: str, **facts: Any) -> Row:
         """The run of this project and name, made if there is none. `facts`: world_size, reference, config."""
         return self._ask("POST", "/runs", json={"project": project, "name": name, **facts})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from holter_monitor.consumers.pipeline import Consumer
 from holter_monitor.errors import MonitorError
@@ -23,6 +24,7 @@ class Janitor:
         self._log, self._consumers, self._forget, self._tally = log, consumers, forget, tally
         self._forgot_at = time.monotonic()
         self._stopping = threading.Event()
+        self._working = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="holter-janitor", daemon=True)
 
     def start(self) -> None:
@@ -47,6 +49,13 @@ class Janitor:
 
     def tidy(self) -> None:
         """Trim what every consumer has finished with; piece by piece, so that an append never waits long."""
-        through = min(consumer.needed_from for consumer in self._consumers)
-        while not self._stopping.is_set() and self._log.trim(through):
-            self._stopping.wait(0.02)
+        with self._working:
+            through = min(consumer.needed_from for consumer in self._consumers)
+            while not self._stopping.is_set() and self._log.trim(through):
+                self._stopping.wait(0.02)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Nothing is trimmed meanwhile."""
+        with self._working:
+            yield

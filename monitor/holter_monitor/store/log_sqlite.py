@@ -224,6 +224,13 @@ class SqliteFrameLog:
             self._writer.execute("INSERT INTO sqlite_sequence VALUES ('frames', ?)", (offset,))
             self._last = offset
 
+    def copy_to(self, folder: Path) -> None:
+        with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(folder / self.path.name)) as copy:
+            try:
+                source.backup(copy)
+            except sqlite3.Error as error:
+                raise Unavailable(f"the frame log cannot be copied: {error}") from error
+
     def close(self) -> None:
         with self._writing, self._reading:
             self._writer.close()

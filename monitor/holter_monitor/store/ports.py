@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol
 
 from holter.frame import Frame, decode
@@ -71,6 +72,10 @@ class FrameLog(Protocol):
 
     def go_on_after(self, offset: int) -> None:
         """Give no entry an offset that a consumer has passed already: a log that was lost, and begins anew, would not be read."""
+        ...
+
+    def copy_to(self, folder: Path) -> None:
+        """A copy as of now, while frames go on being appended."""
         ...
 
     def close(self) -> None: ...
@@ -157,5 +162,9 @@ class SampleStore(Protocol):
         ...
 
     def last_step(self, run: str, metric: str) -> int | None: ...
+
+    def copy_to(self, folder: Path) -> None:
+        """A copy as of now: what is written to the store waits, the log takes it meanwhile."""
+        ...
 
     def close(self) -> None: ...

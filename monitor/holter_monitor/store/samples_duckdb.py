@@ -8,6 +8,7 @@ which touches only the catalog. NULL is "not logged", NaN is NaN.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -128,6 +129,14 @@ class DuckDbSamples:
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         return self._database.cursor()
+
+    def copy_to(self, folder: Path) -> None:
+        """The file and its write-ahead log, with nobody writing either: DuckDB writes to both within its own commits only. (Closing the file here gives up
+        DuckDB's own lock on it, as POSIX has it; what keeps others away is the lock of the data directory.)"""
+        with self._writing:
+            for path in (self._path, self._path.with_name(self._path.name + ".wal")):
+                if path.exists():
+                    shutil.copyfile(path, folder / path.name)
 
     def close(self) -> None:
         with self._writing:
