@@ -75,7 +75,7 @@ def test_two_hundred_agents_through_an_outage_of_a_real_collector(tmp_path):
     with served(tmp_path / "data", "--port", str(free_port())) as running:
         command = [sys.executable, herd, running.url, tmp_path / "herd"]
         processes = [
-            subprocess.Popen([*map(str, command), str(first), "50", "60"], stdout=subprocess.PIPE) for first in range(0, AGENTS, 50)
+            subprocess.Popen([*map(str, command), str(first), "50", "100"], stdout=subprocess.PIPE) for first in range(0, AGENTS, 50)
         ]
         time.sleep(20)
         running.kill()
@@ -96,3 +96,4 @@ def test_two_hundred_agents_through_an_outage_of_a_real_collector(tmp_path):
     assert not [agent for agent in said if agent["left"] or agent["acknowledged"] != agent["produced"]]
     assert stored == sum(agent["produced"] for agent in said) // 5, "lost or doubled"
     assert max(firsts.values()) <= AGENTS / 2, "they all came at once"
+    assert max(asked.values()) <= 2 * steady

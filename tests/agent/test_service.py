@@ -1,11 +1,16 @@
 """`holter agent`, the node agent as a service, and what it does besides steps."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 
 import pytest
+from holter.node.agent import NodeAgent
+from holter.recorder import Recorder
+from holter.ring import Ring, State
+from holter.settings import Settings
 
 
 @pytest.fixture
@@ -43,6 +48,29 @@ def test_a_second_service_says_so_and_ends(service):
     second = service()
     assert second.wait(timeout=30) == 1
     assert "another agent serves" in second.stderr.read()
+
+
+def test_of_runs_that_have_ended_a_service_keeps_nothing(collector, tmp_path, monkeypatch):
+    monkeypatch.setattr("holter.node.agent.LINGER_SECONDS", 0.5)
+    settings = Settings(url=collector.url, directory=str(tmp_path))
+    rings = settings.ring_folders()[0]
+    rings.mkdir(parents=True)
+    agent = NodeAgent(settings, rings, is_service=True)
+    agent._shipper.start()
+    for name in ("one", "two", "one"):
+        meta = {"project": "p", "name": name, "node": "here", "rank": 0}
+        recorder = Recorder(Ring.create(rings, "r", meta, (os.getpid(), 0), time.monotonic_ns()), 0)
+        recorder.step(0, loss=1.0)
+        recorder.close(State.FINISHED)
+        agent._look()
+        assert agent._runs
+        until = time.monotonic() + 60
+        while (agent._runs or agent._destinations._open) and time.monotonic() < until:
+            time.sleep(0.05)
+            agent._look()
+        assert not (agent._runs or agent._witnesses or agent._destinations._open or list(settings.spool_folder().glob("*/")))
+    agent._shipper.stop()
+    assert len(collector.points("loss")) == 3
 
 
 def test_an_agent_that_is_told_to_end_says_so_and_the_next_goes_on(collector, service, train):

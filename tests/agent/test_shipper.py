@@ -361,3 +361,19 @@ def test_the_collectors_advice_is_kept_for_the_ranks(collector, ship, spool):
     _, destination = ship(collector.url)
     until(lambda: spool.is_empty)
     assert destination.advice == {"checkpoint": True, "reason": "a spike"}
+
+
+def test_an_agent_that_is_about_to_end_does_not_wait(collector, spool, tmp_path, monkeypatch):
+    monkeypatch.setattr("holter.node.catch_up.OUTAGE_SECONDS", 0.0)
+    monkeypatch.setattr("holter.node.catch_up.TIMES", 1e-9)
+    collector.script["/api/v1/runs"].append(Reply(503))
+    for seq in range(20):
+        spool.append(Class.POINTS, encode(frame(seq)), rows=4)
+    shipper = Shipper(Settings(url=collector.url), tmp_path / "quarantine")
+    shipper.is_hurried = True
+    shipper.add(Destination({"project": "p", "name": "n", "world_size": 1, "config": {}}, spool))
+    shipper.start()
+    until(lambda: spool.is_empty, 60)
+    shipper.stop()
+    shipper.join(15)
+    assert len(collector.frames) == 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -12,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from holter import __version__
-from holter.frame import NO_STEP, NODE_RANK, encode
-from holter.node import lives
+from holter.frame import NO_STEP, NODE_RANK
+from holter.node.destinations import Destinations
 from holter.node.harvest import Pace
 from holter.node.peaks import flops_ratio, model
 from holter.node.process import ProcessWatch, ending_of
 from holter.node.reader import RingError, RingReader
-from holter.node.records import Class
 from holter.node.sampling import Sampling
-from holter.node.shipper import Destination, Shipper
-from holter.node.spool import Spool
+from holter.node.shipper import Shipper
 from holter.node.sweep import sweep
 from holter.node.watched import WatchedRank, WatchedRun, place
 from holter.node.witness import Witness
@@ -32,8 +29,7 @@ from holter.settings import Settings, private_folder
 _log = logging.getLogger("holter.node")
 LOOK_SECONDS = 0.1
 LINGER_SECONDS = 30.0
-"""How long the agent tries to ship after the last rank ended; what is left waits for the next agent of the node."""
-MAX_RUNS_KEPT = 64
+"""How long the agent tries in vain to ship after the last rank ended; what is left waits for the next agent of the node."""
 
 
 class NodeAgent:
@@ -42,16 +38,16 @@ class NodeAgent:
     def __init__(self, settings: Settings, rings: Path, processes: dict[int, int] | None = None, *, is_service: bool = False) -> None:
         self._processes = processes or {}
         self._settings, self._rings, self._is_service = settings, rings, is_service
-        self._spools = self._spool_root()
         self._runs: dict[tuple[str, str, str], WatchedRun] = {}
-        self._witnesses: dict[int, Witness] = {}
+        self._witnesses: dict[WatchedRun, Witness] = {}
         self._known: dict[Path, WatchedRank] = {}
-        self._leftovers: list[Destination] = []
         self.is_stopping = False
         self._idle_since = time.monotonic()
         self._synced_at = 0.0
         self._sampling = Sampling(samplers(), rings, self._take_sample, self._tell_off)
-        self._shipper = Shipper(settings, self._spools / "quarantine")
+        spools = self._spool_root()
+        self._shipper = Shipper(settings, spools / "quarantine")
+        self._destinations = Destinations(spools, self._shipper)
 
     def _spool_root(self) -> Path:
         try:
@@ -65,7 +61,7 @@ class NodeAgent:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sweep(self._rings)
-        self._adopt_leftovers()
+        self._destinations.adopt_leftovers()
         # Before the first frame goes: with it would go its note of how far these rings had been read.
         self._find_rings()
         self._shipper.start()
@@ -98,10 +94,16 @@ class NodeAgent:
                 run.destination.spool.sync()
             for witness in self._witnesses.values():
                 witness.look()
-            self._drop_shipped_leftovers()
-        if any(run.ranks for run in self._runs.values()):
+            self._forget_ended()
+            self._destinations.forget_shipped([run.destination for run in self._runs.values()])
+        live = self._live_runs()
+        self._shipper.is_hurried = not (live or self._is_service)
+        if live:
             self._idle_since = now
-            self._sampling.look([place(rank) for run in self._runs.values() for rank in run.ranks])
+            self._sampling.look([place(rank) for run in live for rank in run.ranks])
+
+    def _live_runs(self) -> list[WatchedRun]:
+        return [run for run in self._runs.values() if run.ranks]
 
     def _find_rings(self) -> None:
         for path in self._rings.glob("*.ring"):
@@ -140,29 +142,11 @@ class NodeAgent:
             if meta.get("reference"):
                 about["reference"] = meta["reference"]
             node = str(meta.get("node") or "node")
-            run = WatchedRun(about, key[2], node, self._destination(about))
+            run = WatchedRun(about, key[2], node, self._destinations.of(about))
             self._runs[key] = run
-            self._witnesses[id(run)] = Witness(run)
+            self._witnesses[run] = Witness(run)
             run.say("agent_started", None, version=__version__, ranks=[])
         return self._runs[key]
-
-    def _destination(self, about: dict[str, Any]) -> Destination:
-        folder = self._spools / hashlib.sha256(f"{about['project']}\n{about['name']}".encode()).hexdigest()[:16]
-        for found in [*self._leftovers, *(run.destination for run in self._runs.values())]:
-            if found.spool.folder == folder:
-                if found in self._leftovers:
-                    self._leftovers.remove(found)
-                return found
-        return self._open(folder, about)
-
-    def _open(self, folder: Path, about: dict[str, Any]) -> Destination:
-        destination = Destination(about, Spool(folder=folder))
-        try:
-            lives.label(folder / "about.json", json.dumps(about, default=str))
-        except OSError as error:
-            _log.warning("the spool's label could not be written (%s)", error)
-        self._shipper.add(destination)
-        return destination
 
     def _recover_tails(self, run: WatchedRun, ring: RingReader) -> None:
         """An agent that was killed between spooling a frame and telling the ring would otherwise read the same rows again."""
@@ -204,7 +188,7 @@ class NodeAgent:
             run.say(ending.word, ring.rank, rank.pace.step, **ending.attrs, last_step=rank.pace.step)
         rank.process.close()
         run.flush()
-        self._witnesses[id(run)].part(rank)
+        self._witnesses[run].part(rank)
         run.ranks.remove(rank)
         run.end_life()
         del self._known[ring.path]
@@ -215,10 +199,11 @@ class NodeAgent:
     # -- samples ---------------------------------------------------------------------------------------------------------------
 
     def _take_sample(self, sample: Sample) -> None:
-        owners = {rank.ring.process[0]: (run, rank) for run in self._runs.values() for rank in run.ranks}
+        live = self._live_runs()
+        owners = {rank.ring.process[0]: (run, rank) for run in live for rank in run.ranks}
         for pid, values in sample.values.items():
             if pid == NODE:
-                for run in self._runs.values():
+                for run in live:
                     # Where the run was then: without a step, nobody could tell what the node did around an incident.
                     reached = [rank.pace.step for rank in run.ranks if rank.pace.step is not None]
                     run.samples.add_sample(NODE_RANK, max(reached, default=NO_STEP), values)
@@ -228,51 +213,32 @@ class NodeAgent:
                     values["process_gc_pause_seconds"] = rank.garbage_seconds()
                 run.samples.add_sample(rank.ring.rank, NO_STEP if rank.pace.step is None else rank.pace.step, values)
         for word, pid, attrs in sample.events:
-            for run in [owners[pid][0]] if pid in owners else self._runs.values():
+            for run in [owners[pid][0]] if pid in owners else live:
                 run.say(word, owners[pid][1].ring.rank if pid in owners else None, **attrs)
 
     def _tell_off(self, sampler: str, reason: str) -> None:
-        for run in self._runs.values():
+        for run in self._live_runs():
             run.say("sampler_off", None, sampler=sampler, reason=reason)
 
     # -- the end ---------------------------------------------------------------------------------------------------------------
 
-    def _adopt_leftovers(self) -> None:
-        """Frames that an earlier agent of this node could not ship."""
-        for label in sorted(self._spools.glob("*/about.json"))[:MAX_RUNS_KEPT]:
-            try:
-                about = json.loads(label.read_text())
-            except (OSError, ValueError) as error:
-                _log.warning("left alone: %s (%s)", label, error)
-                continue
-            found = self._open(label.parent, about)
-            told = lives.cut_short(label.parent)
-            if told is not None:
-                found.spool.append(Class.EVENTS, encode(told), events=1)
-                if found.spool.sync():
-                    lives.end(label.parent)
-            self._leftovers.append(found)
-
-    def _drop_shipped_leftovers(self) -> None:
-        for destination in list(self._leftovers):
-            if destination.spool.is_empty:
-                self._leftovers.remove(destination)
-                self._shipper.remove(destination)
-                destination.spool.remove()
+    def _forget_ended(self) -> None:
+        """A service sees a thousand runs: of one that has ended and of which all is said nothing is kept."""
+        for key, run in list(self._runs.items()):
+            is_said = not (run.ranks or run.has_losses or self._witnesses[run].is_busy)
+            if is_said and run.destination.spool.is_empty and time.monotonic() - run.flushed_at > LINGER_SECONDS:
+                del self._runs[key], self._witnesses[run]
 
     def _is_finished(self) -> bool:
         if self.is_stopping:
             return True
-        if self._is_service or any(run.ranks for run in self._runs.values()):
+        if self._is_service or self._live_runs():
             return False
         is_said = not any(witness.is_busy for witness in self._witnesses.values()) and not any(
             run.has_losses for run in self._runs.values()
         )
-        is_shipped = is_said and all(found.spool.is_empty for found in self._destinations())
-        return is_shipped or time.monotonic() - self._idle_since > LINGER_SECONDS
-
-    def _destinations(self) -> list[Destination]:
-        return [*self._leftovers, *{id(run.destination): run.destination for run in self._runs.values()}.values()]
+        is_shipped = is_said and self._destinations.are_shipped
+        return is_shipped or time.monotonic() - max(self._idle_since, self._shipper.settled_at) > LINGER_SECONDS
 
     def _end(self) -> None:
         for witness in self._witnesses.values():
@@ -286,10 +252,5 @@ class NodeAgent:
         for run in self._runs.values():
             if run.has_losses:
                 run.flush()  # waits in the spool for the next agent of the node
-        for destination in self._destinations():
-            if destination.spool.is_empty:
-                destination.spool.remove()
-            else:
-                destination.spool.close()
-                lives.end(destination.spool.folder)
+        self._destinations.close()
         _log.info("ended, pid %d", os.getpid())

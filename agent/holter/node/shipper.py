@@ -14,6 +14,7 @@ from typing import Any
 
 from holter.frame import CONTENT_TYPE, Frame, decode, encode
 from holter.node.backoff import Backoff
+from holter.node.catch_up import CatchUp
 from holter.node.envelope import field_of, hollow, parts, seq_of, stamp
 from holter.node.quarantine import Quarantine
 from holter.node.records import Record
@@ -28,7 +29,7 @@ _PERMANENT = (400, 413, 415, 422)
 """Answers to a frame that will be the same for ever."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Destination:
     """One run at the collector: what to say when it is created, its frames, and its id once it is known."""
 
@@ -76,10 +77,15 @@ class Shipper(threading.Thread):
         self._destinations: list[Destination] = []
         self._wake = threading.Condition()
         self._backoff = Backoff()
+        self._catch_up = CatchUp()
+        self.is_hurried = False
+        """What waits goes as fast as it can: the agent is about to end."""
         self._is_stopping = False
         self._problem = ""
         self.acked_rows = 0
         self.acked_events = 0
+        self.settled_at = float("-inf")
+        """Monotonic time at which a frame last arrived, or was refused for good."""
 
     def add(self, destination: Destination) -> None:
         with self._wake:
@@ -202,7 +208,9 @@ class Shipper(threading.Thread):
             self._quarantine.keep(part.data, "its rows or events are counted as lost")
             destination.add_untold(part.untold)
         destination.spool.ack(record.number)
-        return 0.0
+        self.settled_at = time.monotonic()
+        gap = self._catch_up.arrived(self.settled_at, sum(found.spool.num_waiting for found in self._destinations))
+        return 0.0 if self.is_hurried else gap
 
     def _split(self, destination: Destination, record: Record, frame: Frame) -> float:
         """Too large, or one row of it cannot be taken: send it in parts."""
@@ -266,6 +274,7 @@ class Shipper(threading.Thread):
         return 0.0
 
     def _trouble(self, problem: str, retry_after: str = "") -> float:
+        self._catch_up.failed(time.monotonic())
         if problem != self._problem:
             self._problem = problem
             _log.warning("frames wait in the spool: %s", problem)

@@ -175,6 +175,12 @@ class Spool:
         return self.peek() is None
 
     @property
+    def num_waiting(self) -> int:
+        """Frames appended and not acknowledged; those that were given up meanwhile count as well."""
+        with self._lock:
+            return self._next - 1 - self._acked
+
+    @property
     def size(self) -> int:
         """Bytes on disk and in memory."""
         with self._lock:

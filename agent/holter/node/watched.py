@@ -46,7 +46,7 @@ class WatchedRank:
         return taken / 1e9
 
 
-@dataclass
+@dataclass(eq=False)
 class WatchedRun:
     """One attempt of one run on this node: its ranks, its spool, and the identity of its frames."""
 
