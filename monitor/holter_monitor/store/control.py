@@ -19,6 +19,7 @@ from holter.frame import finite
 
 from holter_monitor.errors import DiskFull, SettingsError, Unavailable
 from holter_monitor.store import salvage
+from holter_monitor.store.hangs import STATEMENT_SECONDS, Hangs
 
 BUSY_SECONDS = 5.0
 PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 15_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -32,6 +33,7 @@ class Control:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
+        self._hangs = Hangs(engine) if engine.dialect.name == "postgresql" else None
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -46,6 +48,8 @@ class Control:
             yield connection
 
     def close(self) -> None:
+        if self._hangs:
+            self._hangs.close()
         self.engine.dispose()
 
 
@@ -99,11 +103,13 @@ def _engine(url: sa.URL) -> sa.Engine:
         return sa.create_engine(
             url,
             json_serializer=_json,
-            pool_pre_ping=True,
             pool_size=8,
             max_overflow=4,
             pool_timeout=BUSY_SECONDS,
-            connect_args={**PATIENCE, "options": "-c statement_timeout=30000 -c lock_timeout=5000 -c synchronous_commit=on"},
+            connect_args={
+                **PATIENCE,
+                "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout=5000 -c synchronous_commit=on",
+            },
         )
     raise SettingsError(f"--db: {backend} is not supported; use sqlite or postgresql")
 
