@@ -2,7 +2,8 @@
 
     HolterError
     ├── FrameError       a frame's bytes do not say what they must
-    └── SettingsError    a setting cannot be used
+    ├── SettingsError    a setting cannot be used
+    └── ShelfError       a place of checkpoints cannot be looked at
 
 None of these ever reaches a training loop: `holter.init` and the run's methods catch, count and go on.
 """
@@ -22,3 +23,7 @@ class FrameError(HolterError):
 
 class SettingsError(HolterError):
     """A setting cannot be used; the sentence names the setting, its value and what it may be."""
+
+
+class ShelfError(HolterError):
+    """A place where checkpoints lie cannot be looked at: no such file system, no rights, no answer."""

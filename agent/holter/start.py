@@ -10,9 +10,11 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from holter.checkpoints.plan import read as read_plan
 from holter.errors import HolterError
 from holter.identity import Identity, identify, script_name, started
 from holter.recorder import Recorder
@@ -36,6 +38,7 @@ def init(
     flops_per_token: float | None = None,
     peak_flops: float | None = None,
     reference: str | None = None,
+    checkpoints: str | Mapping[str, object] | None = None,
     url: str | None = None,
     token: str | None = None,
     directory: str | None = None,
@@ -44,7 +47,9 @@ def init(
     """Begin to record this rank. Never raises and never waits for the network.
 
     `mesh` gives this rank's place: `{"dp": (0, 4), "tp": (1, 2)}` is coordinate 0 of 4 and 1 of 2. `flops_per_token` (and `peak_flops`
-    of one accelerator, where the table of known ones lacks it) give `mfu`. `reference` names a run to compare with. Everything else is
+    of one accelerator, where the table of known ones lacks it) give `mfu`. `reference` names a run to compare with. `checkpoints` is
+    the folder or the address of the place where they are kept, or `{"folder": …, "copy": …, "every": "2h", "keep": 3, "complete": …, "check": …}`
+    (else HOLTER_CHECKPOINTS and HOLTER_CHECKPOINT_COPY, …_EVERY, …): the node agent watches it, not this process. Everything else is
     read from the environment: HOLTER_URL, HOLTER_TOKEN, HOLTER_TOKEN_FILE, HOLTER_PROJECT, HOLTER_RUN, HOLTER_ATTEMPT, HOLTER_DIR,
     HOLTER_NODE, HOLTER_DISABLED.
     """
@@ -55,6 +60,7 @@ def init(
             return Run(Recorder(None, 0))
         who = identify(words, mesh)
         about = {"config": dict(config or {}), "flops_per_token": flops_per_token, "peak_flops": peak_flops, "reference": reference}
+        about["checkpoints"] = _checkpoints(words, checkpoints) if who.rank == 0 else None
         ring, folder = _make_ring(settings, _meta(settings, who, about, words), who)
         _allow_stacks(ring, words)
         watch = AgentWatch(settings, folder, ring)
@@ -71,6 +77,16 @@ def _is_imported_by_a_child() -> bool:
     """A spawned dataloader worker imports the training script anew: an unguarded `holter.init` in it must not make a second rank."""
     process = sys.modules.get("multiprocessing.process")
     return process is not None and bool(getattr(process.current_process(), "_inheriting", False))
+
+
+def _checkpoints(environment: Mapping[str, str], given: str | Mapping[str, object] | None) -> dict[str, Any] | None:
+    """A plan that cannot be read costs the watching of checkpoints, not the recording of the run."""
+    try:
+        plan = read_plan(environment, given)
+    except HolterError as error:
+        _log.warning("%s. The checkpoints are not watched; the training is not affected", error)
+        return None
+    return None if plan is None else asdict(plan)
 
 
 def _meta(settings: Settings, who: Identity, about: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:

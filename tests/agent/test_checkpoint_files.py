@@ -1,11 +1,11 @@
 """A folder of checkpoints with real files: written, cut, trimmed, deleted; what the sampler tells and what the detector makes of it."""
 
 import json
+import os
 import shutil
-import subprocess
-import sys
 
 import pytest
+from holter.checkpoints.plan import Plan
 from holter.samplers import Place
 from holter.samplers.checkpoints import Checkpoints
 from holter_monitor.detectors.checkpoint_files import CheckpointFiles
@@ -16,8 +16,9 @@ from holter_monitor.stream.steps import Topology
 class Watch:
     """The sampler and the detector on one folder, with a clock of the test's."""
 
-    def __init__(self, folder, pid):
-        self.folder, self.place, self.now = folder, Place(pid=pid, local_rank=0), 0.0
+    def __init__(self, folder, **plan):
+        self.folder, self.now, self.told = folder, 0.0, {}
+        self.place = Place(pid=os.getpid(), local_rank=0, checkpoints=Plan(folder=str(folder), **plan))
         self.sampler, self.detector = Checkpoints(clock=lambda: self.now), CheckpointFiles()
 
     def look(self, times=2, seconds=30.0):
@@ -27,20 +28,19 @@ class Watch:
             for word, pid, attrs in self.sampler.sample([self.place]).events:
                 event = json.loads(json.dumps({"event": word, "rank": 0, "step": None, "time_ns": 0, "attrs": attrs}))
                 assert pid == self.place.pid
+                self.told = attrs
                 said += self.detector.hear(event, Topology()) or []
         return said
 
     def states(self):
-        return {name: state for name, _, _, state in self.sampler.told.get(str(self.folder), [])}
+        return {name: state for name, _, _, state, _, _ in self.told.get("items", [])}
 
 
 @pytest.fixture
 def watch(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    rank = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"HOLTER_CHECKPOINTS": str(folder), "RANK": "0"})
-    yield Watch(folder, rank.pid)
-    rank.communicate(b"\n", timeout=20)
+    return Watch(folder)
 
 
 def write(folder, step, shards=2):
@@ -114,10 +114,8 @@ def test_what_is_not_whole_is_said_once_it_has_stood_still(watch, harm, said):
     assert len(findings) == 1 and said in findings[0].summary and findings[0].kind == "checkpoint_lost"
 
 
-def test_ranks_without_a_folder_are_not_looked_at(watch):
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"HOLTER_CHECKPOINTS": "/", "RANK": "3"}) as other:
-        assert not watch.sampler.sample([Place(pid=other.pid, local_rank=0)]).events and not watch.sampler.looks
-        other.communicate(b"\n", timeout=20)
+def test_ranks_without_a_plan_are_not_looked_at(watch):
+    assert not watch.sampler.sample([Place(pid=os.getpid(), local_rank=3)]).events and not watch.sampler.watches
 
 
 @pytest.mark.parametrize(("deleted", "severity"), [((30,), Severity.WARNING), ((10, 20, 30), Severity.CRITICAL), ((10,), None)])

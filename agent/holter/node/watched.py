@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from holter.checkpoints import plan
 from holter.frame import Event, Frame, encode
 from holter.node import lives
 from holter.node.harvest import Columns, Pace
@@ -149,4 +150,9 @@ class WatchedRun:
 def place(rank: WatchedRank) -> Place:
     """Where the samplers find this rank: its process, and the GPU that is its own."""
     meta = rank.ring.meta
-    return Place(pid=rank.ring.process[0], local_rank=int(meta.get("local_rank", 0)), visible_gpus=meta.get("visible_gpus"))
+    return Place(
+        pid=rank.ring.process[0],
+        local_rank=int(meta.get("local_rank", 0)),
+        visible_gpus=meta.get("visible_gpus"),
+        checkpoints=plan.stored(meta.get("checkpoints")),
+    )

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+from holter.checkpoints.plan import Plan
+
 NODE = 0
 
 
@@ -21,6 +23,8 @@ class Place:
     local_rank: int
     visible_gpus: str | None = None
     """CUDA_VISIBLE_DEVICES of the rank: indices or UUIDs, in the rank's own order."""
+    checkpoints: Plan | None = None
+    """Where the run keeps its checkpoints; only its first rank says."""
 
 
 @dataclass(kw_only=True)

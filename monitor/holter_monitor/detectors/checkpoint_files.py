@@ -16,14 +16,15 @@ MAX_FOLDERS, MAX_ITEMS = 16, 64
 
 @dataclass(kw_only=True)
 class CheckpointFiles:
-    """Retention deletes old checkpoints and keeps the newest; that is silence. The newest one gone is not retention, nor is none left.
+    """Retention deletes old checkpoints and keeps the newest; that is silence. The newest one gone is not retention, nor is none left. One that was
+    moved to the place of the copies is not gone.
 
     Each message holds the whole folder, so a deletion is seen also when the agent was away meanwhile.
     """
 
     kind: ClassVar[str] = "checkpoint_lost"
     folders: dict[str, dict[str, list[Any]]] = field(init=False, default_factory=dict)
-    """Folder -> name -> [step, bytes, state]."""
+    """Folder -> name -> [step, bytes, state, written, copy]."""
     onsets: dict[str, list[int]] = field(init=False, default_factory=dict)
     """Scope -> [onset step, step of the newest checkpoint lost]."""
     step: int = field(init=False, default=0)
@@ -40,7 +41,7 @@ class CheckpointFiles:
         if folder not in self.folders and len(self.folders) >= MAX_FOLDERS:
             return None
         before = self.folders.get(folder, {})
-        now = {(name := str(item[0])[:200]): _judged(item[1:4], before.get(name)) for item in items[-MAX_ITEMS:] if _is_item(item)}
+        now = {(name := str(item[0])[:200]): _judged(item[1:6], before.get(name)) for item in items[-MAX_ITEMS:] if _is_item(item)}
         self.folders[folder] = now
         return self._recovered(folder, now) + self._gone(folder, before, now) + self._broken(folder, before, now) or None
 
@@ -61,10 +62,10 @@ class CheckpointFiles:
 
     def _broken(self, folder: str, before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -> list[Finding]:
         said = []
-        for name, (step, _, state) in now.items():
-            if state in ("writing", "complete") or before.get(name, [0, 0, ""])[2] == state:
+        for name, (step, _, state, *_) in now.items():
+            if state in ("writing", "complete", "moved") or before.get(name, [0, 0, ""])[2] == state:
                 continue
-            text = f"checkpoint {name} in {folder} is not whole: {state}; do not resume from it, and write another one"
+            text = f"{name} in {folder} is not whole: {state}; do not resume from it, and write another one"
             said.append(self._finding(f"checkpoint {name} of {folder}", Severity.WARNING, text, folder=folder, lost={name: step}))
         return said
 
@@ -111,15 +112,15 @@ class CheckpointFiles:
 
 def _judged(item: list[Any], before: list[Any] | None) -> list[Any]:
     """An agent that starts anew takes each checkpoint for one that is being written, at its first look; what was whole at this size still is."""
-    if before is not None and item[2] == "writing" and before == [*item[:2], "complete"]:
+    if before is not None and item[2] == "writing" and before[:3] == [*item[:2], "complete"]:
         return before
     return item
 
 
 def _whole(items: Mapping[str, list[Any]]) -> dict[str, int]:
     """Name -> step of those that are whole."""
-    return {name: step for name, (step, _, state) in items.items() if state == "complete"}
+    return {name: step for name, (step, _, state, *_) in items.items() if state in ("complete", "moved")}
 
 
 def _is_item(item: object) -> bool:
-    return isinstance(item, list) and len(item) == 4 and isinstance(item[1], int) and isinstance(item[3], str)
+    return isinstance(item, list) and 4 <= len(item) <= 6 and isinstance(item[1], int) and isinstance(item[3], str)
