@@ -12,13 +12,16 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from holter.advice import NO_ADVICE, Advice
 from holter.recorder import Recorder
 from holter.ring import Phase, State
 from holter.sections import Pause, Section
 from holter.share import Share
+
+if TYPE_CHECKING:
+    from holter.agreement import Agreement
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -48,14 +51,17 @@ class Run:
     `flops_per_token` and `peak_flops` give `mfu`; without them it is absent.
     """
 
-    def __init__(self, recorder: Recorder, mesh: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})) -> None:
+    def __init__(self, recorder: Recorder, mesh: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {}), world_size: int = 1) -> None:
         self._recorder = recorder
         self.mesh = mesh
         """This rank's coordinate on each axis, and the axes' sizes, as `holter.init` was told."""
+        self._world_size = world_size
         self._watch: Any = None
+        self._agreement: Agreement | None = None
+        self._agrees = True
         self._pid = os.getpid()
         self._sections: dict[str, Section] = {}
-        self._advice = NO_ADVICE
+        self._advice = self._told = NO_ADVICE
         self._advice_version = 0
         self._warned_at = -_WARNING_EVERY
         self._last_event_step: int | None = None
@@ -176,10 +182,34 @@ class Run:
             version = self._recorder.advice_version()
             if version != self._advice_version:
                 self._advice_version, words = self._recorder.advice()
-                self._advice = Advice.of(words)
+                told = Advice.of(words)
+                if told != self._told:  # a new node agent tells again what the last one told
+                    self._advice = self._told = told
         except Exception as error:  # noqa: BLE001  never raise into a training loop
             self._went_wrong("advice", error)
         return self._advice
+
+    def agreed_advice(self, *, every: int = 20) -> Advice:
+        """The advice that all ranks obey at this very step; the empty one at all other steps. Each advice is given once.
+
+        For loops of several ranks, where one that stops alone leaves the others in a collective. Every rank must call it once a step, with
+        the same `every`: each `every`-th call starts an all-reduce of 40 bytes between the CPUs of all ranks (`torch.distributed`, a gloo
+        group made at the first of them unless there is one), whose answer is taken `every` calls later, so that nobody waits for it. A run
+        of one rank has its advice at once.
+        """
+        if not self._agrees:
+            return NO_ADVICE
+        try:
+            if self._agreement is None:
+                from holter.agreement import Agreement
+
+                self._agreement = Agreement(self._world_size, every)
+            _ = self.advice  # heard anew
+            return self._agreement.next(self._told)
+        except Exception as error:  # noqa: BLE001  never raise into a training loop
+            self._agrees = False  # not tried again: a group that fails once fails its ranks at different steps
+            self._went_wrong("agreed_advice", error)
+            return NO_ADVICE
 
     @property
     def last_step(self) -> int:

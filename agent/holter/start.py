@@ -65,7 +65,7 @@ def init(
         _allow_stacks(ring, words)
         watch = AgentWatch(settings, folder, ring)
         watch.start()
-        return Run(Recorder(ring, who.rank, watch.look), (who.mesh, who.mesh_sizes))
+        return Run(Recorder(ring, who.rank, watch.look), (who.mesh, who.mesh_sizes), who.world_size)
     except HolterError as error:
         _log.warning("%s. This run is not recorded; the training is not affected", error)
     except Exception as error:  # noqa: BLE001  never raise into a training script

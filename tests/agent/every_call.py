@@ -74,6 +74,7 @@ def train(url, folder):
     with run.evaluation(4, {"accuracy": 0.5}):
         pass
     assert not run.advice.stop
+    assert not run.agreed_advice().stop
     run.finish()
     return hashlib.sha256(repr(weights).encode()).hexdigest()
 

@@ -131,7 +131,7 @@ def test_switched_off_it_takes_anything_and_leaves_nothing(silent):
     with silent.section("forward"), silent.checkpoint("path", 1):
         pass
     assert list(silent.batches([1, 2])) == [1, 2]
-    assert silent.advice == holter.Advice()
+    assert silent.advice == silent.agreed_advice() == holter.Advice()
     silent.finish()
 
 

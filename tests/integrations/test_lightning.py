@@ -81,6 +81,13 @@ def test_the_advice_to_stop_ends_the_training(tmp_path, collector):
 
     collector.advice = {"stop": True}
     model = Slow()
-    fit(tmp_path, model, HolterCallback(project="p", name="n"), max_epochs=250, limit_val_batches=0, enable_checkpointing=False)
+    fit(
+        tmp_path,
+        model,
+        HolterCallback(project="p", name="n", obey_every=5),
+        max_epochs=250,
+        limit_val_batches=0,
+        enable_checkpointing=False,
+    )
     collector.wait_for_event("rank_finished")
     assert 0 < len(model.losses) < 8 * 250

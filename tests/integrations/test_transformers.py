@@ -114,10 +114,35 @@ def test_the_advice_to_stop_ends_the_training(tmp_path, collector):
     collector.advice = {"stop": True}
     patient = trainer(tmp_path, max_steps=2_000, logging_steps=2_000, save_strategy="no")
     patient.model.register_forward_pre_hook(lambda *_: time.sleep(0.01))  # the agent needs a moment to hear it
-    watch(patient, project="p", name="n")
+    watch(patient, project="p", name="n", obey_every=5)
     patient.train()
     collector.wait_for_event("rank_finished")
     assert 0 < patient.state.global_step < 2_000
+
+
+def test_advice_is_heard_but_not_obeyed_unless_the_script_says_so(tmp_path, collector):
+    from holter.integrations.transformers import watch
+
+    collector.advice = {"stop": True, "checkpoint": True}
+    patient = trainer(tmp_path, save_strategy="no", max_steps=10)
+    heard = []
+    callback = watch(patient, project="p", name="n")
+
+    def wait(*_):
+        if not heard:
+            _wait_for(lambda: callback.run.advice.stop)
+            heard.append(True)
+
+    patient.model.register_forward_pre_hook(wait)
+    patient.train()
+    assert patient.state.global_step == 10 and not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+def _wait_for(condition):
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_a_resume_that_ignores_the_data_s_place_sees_the_first_batches_again(tmp_path, collector):

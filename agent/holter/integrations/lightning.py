@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import holter
@@ -24,11 +25,15 @@ class HolterCallback(Callback):
     """Records each optimizer step of each rank: loss, gradient norm before clipping, learning rate, wait for data, validation, checkpoints.
 
     `loss` is the mean over the micro-batches of a step. `tokens_of(batch) -> int` tells how many tokens a batch holds; without it tokens
-    are not recorded.
+    are not recorded. `obey_every`: obey the operator's advice to stop and to write a checkpoint, on which all ranks agree every so many
+    steps (the same number on all of them; see `Run.agreed_advice`).
     """
 
-    def __init__(self, project: str | None = None, name: str | None = None, *, tokens_of: Any = None, **settings: Any) -> None:
+    def __init__(
+        self, project: str | None = None, name: str | None = None, *, tokens_of: Any = None, obey_every: int | None = None, **settings: Any
+    ) -> None:
         super().__init__()
+        self._obey_every = obey_every
         self.run: holter.Run | None = None
         self._settings = {"project": project, "name": name, **settings}
         self._tokens_of = tokens_of
@@ -74,9 +79,16 @@ class HolterCallback(Callback):
             self._recorded = trainer.global_step
             values, self._values = self._values, {}
             self.run.step(trainer.global_step, **values)
-            if self.run.advice.stop:
-                trainer.should_stop = True
+            if self._obey_every:
+                self._obey(trainer, self.run.agreed_advice(every=self._obey_every))
         self._idle_since = time.monotonic()
+
+    def _obey(self, trainer: Any, advice: holter.Advice) -> None:
+        if advice.checkpoint:
+            # As at any checkpoint of Lightning's, all ranks are here, and what goes wrong is not hidden: the others would wait.
+            folder = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
+            trainer.save_checkpoint(Path(str(folder)) / f"advised-step={trainer.global_step}.ckpt")
+        trainer.should_stop |= advice.stop
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if self.run is not None and not trainer.sanity_checking:

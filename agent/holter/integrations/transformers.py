@@ -38,9 +38,15 @@ _CONFIG = (
 _LOGGED = {"loss": "loss", "grad_norm": "grad_norm"}
 
 
-def watch(trainer: Any, *, project: str | None = None, name: str | None = None, **settings: Any) -> HolterCallback:
-    """Watch `trainer`, which has not begun to train. Settings are those of `holter.init`; returns the callback, whose `run` is the run."""
-    callback = HolterCallback(project=project, name=name, **settings)
+def watch(
+    trainer: Any, *, project: str | None = None, name: str | None = None, obey_every: int | None = None, **settings: Any
+) -> HolterCallback:
+    """Watch `trainer`, which has not begun to train. Settings are those of `holter.init`; returns the callback, whose `run` is the run.
+
+    `obey_every`: obey the operator's advice to stop and to write a checkpoint, on which all ranks agree every so many steps (the same number
+    on all of them; see `Run.agreed_advice`).
+    """
+    callback = HolterCallback(project=project, name=name, obey_every=obey_every, **settings)
     trainer.add_callback(callback)
     _hear_losses(trainer, callback)
     _hear_norms(trainer, callback)
@@ -50,8 +56,9 @@ def watch(trainer: Any, *, project: str | None = None, name: str | None = None, 
 class HolterCallback(TrainerCallback):
     """Translates the Trainer's events. Keeps nothing but the run and what the step under way has shown so far."""
 
-    def __init__(self, project: str | None = None, name: str | None = None, **settings: Any) -> None:
+    def __init__(self, project: str | None = None, name: str | None = None, *, obey_every: int | None = None, **settings: Any) -> None:
         self.run: holter.Run | None = None
+        self._obey_every = obey_every
         self.hears_losses = False
         self._settings = {"project": project, "name": name, **settings}
         self._idle_since: float | None = None
@@ -79,8 +86,10 @@ class HolterCallback(TrainerCallback):
         values, self._values = self._values, {}
         if self.run is not None:
             self.run.step(state.global_step, **values)
-            if self.run.advice.stop:
-                control.should_training_stop = True
+            if self._obey_every:
+                advice = self.run.agreed_advice(every=self._obey_every)
+                control.should_training_stop |= advice.stop
+                control.should_save |= advice.checkpoint
         self._idle_since = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
