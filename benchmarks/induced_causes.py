@@ -228,9 +228,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=sorted(FAULTS), default=list(FAULTS))
     parser.add_argument("--at-once", type=int, default=2, help="faults that are done side by side")
     parser.add_argument("--verbose", action="store_true", help="every incident with its summary and causes")
+    parser.add_argument("--keep", type=Path, help="an empty folder for the collector's data and the agents'; kept for a replay")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as text:
-        folder, port = Path(text), free_port()
+        folder, port = arguments.keep or Path(text), free_port()
+        folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "holter.cli", "serve", "--port", str(port), "--data", str(folder / "data")]
         serve = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=(folder / "stderr").open("w"), text=True)
         threading.Timer(900, serve.kill).start()

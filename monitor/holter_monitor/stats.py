@@ -115,9 +115,12 @@ class RobustLevel:
             self.levels.size = min(self.level_size, max(8, self.count // 4))
             self.strays.size = min(self.scale_size, max(32, self.count // 2))
 
-    def relevel(self) -> None:
-        """The series stands elsewhere now; it strays as before."""
+    def relevel(self, height: float | None = None) -> None:
+        """The series stands elsewhere now (where, if it is known); it strays as before."""
         self.levels.clear()
+        if height is not None:
+            for _ in range(8):
+                self.levels.push(height)
 
     def clear(self) -> None:
         self.levels.clear()

@@ -192,6 +192,23 @@ def test_a_cause_that_shows_later_takes_its_symptom_over(connection: sa.Connecti
     assert symptom.parent == rows[1].incident
 
 
+def test_a_cause_and_a_symptom_of_one_diagnosed_cause_are_one_wherever_their_onsets_lie(connection: sa.Connection) -> None:
+    """A drop since step 1101; the straggler behind it is known from step 1317 on. Both are diagnosed alike; another straggler is another trouble."""
+    alerting = Alerting(policy())
+    work, clocks = {"cause": "own work"}, {"clock_ratio": 0.6}
+    drop = Finding(kind="throughput_drop", severity=Severity.WARNING, onset_step=1101, detected_step=1140, summary="-30 %", evidence=clocks)
+    slow = Finding(kind="straggler", severity=Severity.WARNING, onset_step=1317, detected_step=1330, ranks=(1,), summary="rank 1 is slow")
+    alerting.apply(connection, RUN, [drop], 1000.0)
+    send_all(connection)
+    alerting.apply(connection, RUN, [replace(slow, evidence=work)], 1200.0)
+    alone = {row.kind: row for row in connection.execute(sa.select(incidents))}
+    assert alone["throughput_drop"].causes[0]["cause"] == "throttled_gpu" and alone["straggler"].causes == []
+    assert alone["throughput_drop"].parent is None
+    alerting.apply(connection, RUN, [replace(slow, detected_step=1400, cost_seconds=9.0, evidence=work | clocks)], 1201.0)
+    after = {row.kind: row for row in connection.execute(sa.select(incidents))}
+    assert after["straggler"].causes[0]["cause"] == "throttled_gpu" and after["throughput_drop"].parent == after["straggler"].id
+
+
 def test_a_silenced_incident_is_visible_but_nobody_is_told_until_the_silence_ends(connection: sa.Connection) -> None:
     alerting = Alerting(policy())
     alerting.add_silence(connection, matchers={"kind": "loss_*"}, author="ada", reason="new data mix", starts=900.0, ends=2000.0, now=900.0)

@@ -91,7 +91,7 @@ class Alerting:
 
     def _settle(self, desk: Desk, run: Run, incident: Incident, changes: list[Change], current: list[Incident]) -> None:
         """Write the incident and tell whom it concerns."""
-        if any(change.word in ("opened", "reopened") for change in changes):
+        if any(change.word in ("opened", "reopened", "diagnosed") for change in changes):
             changes = changes + kinship.explained(incident, current)
         changes = changes + kinship.as_bad_as_its_symptoms(incident, changes, current)
         changes = changes + self._hidden(desk, run, incident) + self._react(desk, run, incident, changes)
@@ -129,20 +129,22 @@ class Alerting:
         """Do what time alone makes due: resolve, look again for the cause, remind, escalate, end silences. How many incidents were looked at."""
         due = rows.load_where(connection, incidents.c.due_at <= now, limit)
         desk = self._desk(connection, now)
+        mine = {incident.id: incident for incident in due}  # one object an incident: what the one does to the other must not be overwritten
         for incident in due:
             run = connection.execute(sa.select(runs).where(runs.c.id == incident.run)).one()
             was_hidden = incident.silence
             changes = machine.advanced(incident, now, self.policy.timing)
             changes += kinship.released(connection, incident)
+            is_told_now = any(change.word == "opened" for change in changes)
+            looks_again = (
+                looks.is_fresh(incident, now) and incident.parent is None and run.project != CANARY_PROJECT and desk.looks_left > 0
+            )
             kin = [incident]
-            if any(
-                change.word == "opened" for change in changes
-            ):  # held until now: what it explains, and what explains it, was told meanwhile
+            if is_told_now or looks_again:  # what it explains, and what explains it, may have come to light meanwhile
                 known = rows.load_current(connection, run.id, now - self.policy.timing.rejoin_seconds)
-                kin += [other for other in known if other.id != incident.id]
-            if looks.is_fresh(incident, now) and incident.parent is None and run.project != CANARY_PROJECT and desk.looks_left > 0:
-                family = rows.load_current(connection, run.id, now - self.policy.timing.rejoin_seconds)
-                changes += self.examination.examine(desk, run, incident, [other for other in family if other.id != incident.id])
+                kin += [mine.get(other.id, other) for other in known if other.id != incident.id]
+            if looks_again:
+                changes += self.examination.examine(desk, run, incident, kin[1:])
             self._settle(desk, run, incident, changes, kin)
             if not changes and was_hidden == incident.silence:
                 desk.remind(run, incident)

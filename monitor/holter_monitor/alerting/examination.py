@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from holter_monitor.alerting.notices import Desk, Run
 from holter_monitor.diagnosis import Case, Signal, diagnose
 from holter_monitor.diagnosis.remedy import remedy
+from holter_monitor.diagnosis.symptoms import SURE
 from holter_monitor.errors import MonitorError
 from holter_monitor.incidents import Change, Incident
 from holter_monitor.store import signals
@@ -18,8 +19,6 @@ logger = logging.getLogger(__name__)
 LOOKS, _HOST_LOOKS = 32, 4
 """So many incidents of one transaction are diagnosed with the signals of ranks and of hosts: a look costs 1 and 20 ms."""
 _BESIDE_SECONDS = 300.0
-_SURE = 0.5
-"""A first cause that changes is told from this confidence on."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,6 @@ def _news(before: list[dict[str, object]], incident: Incident) -> list[Change]:
     if not incident.is_active or not incident.causes:
         return []
     first = incident.causes[0]
-    if first["confidence"] < _SURE or (before and before[0]["cause"] == first["cause"]):
+    if first["confidence"] < SURE or (before and before[0]["cause"] == first["cause"]):
         return []
     return [Change("diagnosed", note=f"the likely cause is now known: {first['sentence']}")]

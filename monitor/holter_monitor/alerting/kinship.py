@@ -12,7 +12,9 @@ from holter_monitor.store.tables import incidents
 
 
 def explained(incident: Incident, current: Sequence[Incident]) -> list[Change]:
-    """Whether an incident that is already known explains this new one."""
+    """Whether another incident that is known explains this one."""
+    if any(other.id == incident.parent and other.is_active for other in current):
+        return []
     for cause in current:
         if cause.parent is None and explains(cause, incident):
             incident.parent = cause.id

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stats import Drift, RobustLevel, log_or_none, median
-from holter_monitor.stream.rises import Front, Rise
+from holter_monitor.stream.rises import Front, Rise, Trail
 from holter_monitor.stream.steps import Step
 
 EXCUSES = frozenset({"restart", "data_stage_change", "batch_size_change", "seq_len_change", "lr_change", "stage"})
@@ -72,6 +72,8 @@ class LossSpike:
     is_linear: bool = field(init=False, default=False)
     said: deque[int] = field(init=False, default_factory=lambda: deque(maxlen=8))
     """Onsets of the spikes said last: a rewind goes before the first of a series."""
+    trail: Trail = field(init=False, default_factory=Trail)
+    last: int = field(init=False, default=-1)
 
     def observe(self, step: Step) -> Finding | None:
         height = self._height(step.mean("loss"))
@@ -79,20 +81,33 @@ class LossSpike:
             return None
         self.seen += 1
         jump = self._grad_jump(step)
-        if step.words & EXCUSES:
-            rise = self.current
-            self._start_over()
-            if "restart" in step.words:  # another model: its spread, too, is its own
-                self.level.clear()
-                self.grad.clear()
-            if rise is not None and rise.said:
-                return self._say(rise, step, rise.severity, "begun anew" if "restart" in step.words else "changed", is_over=True)
+        reached, self.last = self.last, step.number
+        if step.number < reached or step.words & EXCUSES:
+            ended = self._begin_elsewhere(step, max(reached, step.number))
+            if ended is not None:
+                return ended
+        if self.current is None and self.trail.wants(step.number) and self.level.knows(self.warmup_steps):
+            self.trail.keep(step.number, self.level.level)
         if not self.level.knows(self.warmup_steps):
             self.level.learn(height)
             return None
         if self.current is not None:
             return self._follow(self.current, step, height)
         return self._watch(step, height, jump)
+
+    def _begin_elsewhere(self, step: Step, reached: int) -> Finding | None:
+        """After a declared change the loss has a level yet to be learned; after a rewind the one that it had there before."""
+        rise, there = self.current, self.trail.rewind(step.number) if step.number < reached else None
+        self._start_over()
+        how = "rewound"
+        if step.words & EXCUSES:
+            how = "begun anew" if "restart" in step.words else "changed"
+            if "restart" in step.words:  # another model: its spread, too, is its own
+                self.level.clear()
+                self.grad.clear()
+        elif there is not None:
+            self.level.relevel(there)
+        return self._say(rise, reached, rise.severity, how, is_over=True) if rise is not None and rise.said else None
 
     def _height(self, value: float | None) -> float | None:
         """log of the loss; the loss itself from the first one that is not positive (a bound, a reward, a log-likelihood)."""
@@ -178,7 +193,7 @@ class LossSpike:
         )
         rise.recent.extend(heights)
         self._forget()
-        return None if is_plain else self._say(rise, step, Severity.WARNING, "rising")
+        return None if is_plain else self._say(rise, step.number, Severity.WARNING, "rising")
 
     def _is_habit(self, score: float) -> bool:
         recent = [size for at, size in self.habit if self.seen - at <= self.habit_steps]
@@ -190,7 +205,7 @@ class LossSpike:
                 return self._begin(step, step.number, [height], is_plain=False)
             if rise.severity < Severity.CRITICAL:  # it climbs on before it has come back
                 rise.peak = height
-                return self._say(rise, step, Severity.CRITICAL, "diverging")
+                return self._say(rise, step.number, Severity.CRITICAL, "diverging")
         rise.steps += 1
         rise.recent.append(height)
         deviations = (height - rise.level) / rise.scale
@@ -198,7 +213,7 @@ class LossSpike:
             rise.low, rise.last_up = 0, rise.steps
             rise.peak = max(rise.peak, height)
             if not rise.said:
-                return self._say(rise, step, Severity.WARNING, "rising")
+                return self._say(rise, step.number, Severity.WARNING, "rising")
         else:
             rise.low += 1
             if rise.low >= 3:
@@ -208,9 +223,9 @@ class LossSpike:
             rise.crest = max(rise.crest, middle)
             has_fallen = middle - rise.level < 0.88 * (rise.crest - rise.level)
             if rise.steps == self.patience_steps and not has_fallen and rise.severity < Severity.CRITICAL:
-                return self._say(rise, step, Severity.CRITICAL, "shifting")
+                return self._say(rise, step.number, Severity.CRITICAL, "shifting")
         if rise.steps >= 8 * self.patience_steps:
-            finding = self._say(rise, step, rise.severity, "settled higher", is_over=True)
+            finding = self._say(rise, step.number, rise.severity, "settled higher", is_over=True)
             self._start_over()
             return finding
         return None
@@ -230,9 +245,9 @@ class LossSpike:
             self.habit.append((self.seen, (rise.peak - rise.level) / rise.tail))
         if not rise.said:
             return None
-        return self._say(rise, step, rise.severity, "isolated" if rise.last_up <= 2 else "recovered", is_over=True)
+        return self._say(rise, step.number, rise.severity, "isolated" if rise.last_up <= 2 else "recovered", is_over=True)
 
-    def _say(self, rise: Rise, step: Step, severity: Severity, shape: str, *, is_over: bool = False) -> Finding:
+    def _say(self, rise: Rise, number: int, severity: Severity, shape: str, *, is_over: bool = False) -> Finding:
         if not rise.said:
             self.said.append(rise.onset)
         rise.said, rise.severity = True, severity
@@ -242,8 +257,8 @@ class LossSpike:
             kind=self.kind,
             severity=severity,
             onset_step=rise.onset,
-            detected_step=step.number,
-            end_step=step.number if is_over else None,
+            detected_step=number,
+            end_step=number if is_over else None,
             metric="loss",
             score=score,
             summary=f"loss rose from {level:.4g} to {peak:.4g} at step {rise.onset} ({score:.0f} deviations), {shape}",
@@ -254,8 +269,8 @@ class LossSpike:
                 "deviations": score,
                 "steps_up": rise.last_up,
                 "rewind_to": min([rise.onset, *(at for at in self.said if at > rise.onset - 2 * self.patience_steps)]) - 1,
-                "skip": [rise.onset, step.number],
+                "skip": [rise.onset, number],
                 "precursors": [at for at in self.said if at < rise.onset],
-                "window": [rise.onset - 50, step.number],
+                "window": [rise.onset - 50, number],
             },
         )

@@ -108,12 +108,14 @@ class Overdue:
         if rhythm.onset is not None:
             said = [self._finding(word, rhythm, step, None, end_step=step.number)]
             rhythm.onset = None
-        rhythm.steps.append(step.number)
+        events = [event for event in step.events if event["event"] == word]
+        # An event may arrive after its step was judged: what it says of itself counts, not the step on which it hangs.
+        at = max((told for event in events if isinstance(told := event.get("step"), int)), default=step.number)
+        rhythm.steps.append(at)
         rhythm.times.append(step.time)
         if word == "checkpoint":
-            self.newest = step.number
-            paths = [(event.get("attrs") or {}).get("path") for event in step.events if event["event"] == word]
-            self.path = str(paths[-1] or "")[:200]
+            self.newest = at
+            self.path = str((events[-1].get("attrs") or {}).get("path") or "")[:200] if events else ""
         return said
 
     def _check(self, word: str, rhythm: Rhythm, step: Step) -> list[Finding]:

@@ -26,6 +26,8 @@ BRINGS_ABOUT: dict[str, tuple[str, ...]] = {
     "loss_shift": ("loss_spike",),
     "restart_storm": ("rank_lost", "agent_silent", "checkpoint_overdue"),
 }
+SURE = 0.5
+"""From this confidence on a cause is known."""
 _NEAR_STEPS = 200
 _NEAR_SECONDS = 900.0
 _EARLIER_STEPS, _EARLIER_SECONDS, _BLOCK_STEPS = 16, 5.0, 64
@@ -39,7 +41,7 @@ def explains(cause: Incident, symptom: Incident) -> bool:
         and cause.run == symptom.run
         and symptom.kind in BRINGS_ABOUT.get(cause.kind, ())
         and cause.is_active
-        and _near(cause, symptom)
+        and (_near(cause, symptom) or _have_one_cause(cause, symptom))
         and _meet(cause, symptom)
     )
 
@@ -51,6 +53,14 @@ def _near(cause: Incident, symptom: Incident) -> bool:
     if symptom.onset_step < cause.onset_step - _earlier_steps(cause, symptom):
         return False
     return symptom.onset_step <= max(cause.detected_step, cause.end_step or cause.detected_step) + _NEAR_STEPS
+
+
+def _have_one_cause(one: Incident, other: Incident) -> bool:
+    """Both last, and the diagnosis gives the same cause for them: where each detector puts its onset matters no more."""
+    if not (one.causes and other.causes and other.is_active):
+        return False
+    first, second = one.causes[0], other.causes[0]
+    return bool(first["cause"] == second["cause"] and max(first["confidence"], second["confidence"]) >= SURE)
 
 
 def _earlier_steps(one: Incident, other: Incident) -> float:

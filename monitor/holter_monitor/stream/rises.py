@@ -1,7 +1,8 @@
-"""What a loss does once it stands up: a rise that is followed to its end, and a step that may turn out to have been one."""
+"""What a loss does once it stands up: a rise that is followed to its end, a step that may turn out to have been one, and where the level stood before."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 from math import inf
@@ -33,6 +34,32 @@ class Rise:
     said: bool = False
     severity: Severity = Severity.INFO
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=16))
+
+
+@dataclass(slots=True)
+class Trail:
+    """Where the level stood along the run, at most `most` places of it: a run that goes back is judged by what it was there."""
+
+    steps: list[int] = field(default_factory=list)
+    heights: list[float] = field(default_factory=list)
+    every: int = 16
+    most: int = 512
+
+    def keep(self, step: int, height: float) -> None:
+        self.steps.append(step)
+        self.heights.append(height)
+        if len(self.steps) > self.most:
+            del self.steps[1::2], self.heights[1::2]
+            self.every *= 2
+
+    def wants(self, step: int) -> bool:
+        return not self.steps or step >= self.steps[-1] + self.every
+
+    def rewind(self, step: int) -> float | None:
+        """The level at that step the first time; what came after it is forgotten. None: nothing is known of it."""
+        kept = bisect_right(self.steps, step)
+        del self.steps[kept:], self.heights[kept:]
+        return self.heights[-1] if self.heights else None
 
 
 @dataclass(slots=True)

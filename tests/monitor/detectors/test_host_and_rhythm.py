@@ -155,3 +155,10 @@ def test_an_attempt_that_does_not_find_the_newest_checkpoint_says_so():
 def test_an_attempt_that_goes_on_from_the_newest_checkpoint_is_normal():
     times = dict.fromkeys([100, 200, 300, 400], "checkpoint")
     assert not feed(Overdue(), [*steps(times, count=450), *steps({}, first=401, count=50, attempt="2")])
+
+
+def test_a_checkpoint_that_is_told_some_steps_late_is_of_the_step_it_names():
+    """Its event came with a later frame: an attempt that starts right after it has lost nothing."""
+    before = list(steps({}, count=450))
+    before[404].say([{"event": "checkpoint", "rank": 0, "step": 400, "time_ns": 0, "attrs": {"path": "/ckpt/400"}}])
+    assert not feed(Overdue(), [*before, *steps({}, first=401, count=50, attempt="2")])

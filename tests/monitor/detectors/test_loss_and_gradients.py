@@ -320,3 +320,22 @@ def test_a_second_life_that_does_not_learn_what_the_first_did_is_a_plateau():
     assert finding.evidence["expected_fall"] > 0.3
     learns = np.concatenate([fresh, fresh]) + 0.01 * rng.standard_normal(1800)
     assert kinds(watch(learns, steps=steps)) == set()
+
+
+@pytest.mark.parametrize("back_to", [100, 400, 900])
+def test_a_run_that_rewinds_is_judged_by_what_its_loss_was_there(back_to):
+    """From step 1000 back to a checkpoint: the loss stands higher than at step 999, as it did the first time; a spike there is one."""
+    loss, steps = curve(noise=0.01), [*range(1000), *range(back_to, 1200)]
+    again = [*loss[:1000], *loss[back_to:1200]]
+    assert watch(again, steps=steps, detectors=[LossSpike]) == []
+    again[1000 + 20] += 0.5
+    (said, over) = watch(again, steps=steps, detectors=[LossSpike])
+    assert (said.onset_step, over.evidence["shape"]) == (back_to + 20, "isolated")
+
+
+def test_a_rewind_to_before_a_spike_ends_it():
+    loss, steps = curve(noise=0.01), [*range(1000), *range(800, 1100)]
+    first_try = np.concatenate([loss[:950], loss[950:1000] + 1.0])
+    said = watch(np.concatenate([first_try, loss[800:1100]]), steps=steps, detectors=[LossSpike])
+    assert said[0].onset_step == 950
+    assert (said[-1].end_step, said[-1].evidence["shape"]) == (999, "rewound")
