@@ -1,4 +1,4 @@
-"""Pages that the code itself writes when the site is built: every finding with its rule, every route, and the client.
+"""Pages that the code itself writes when the site is built: every finding with its rule, every word of a policy, every route, and the client.
 
 A hook of mkdocs; `make docs` runs it. A page that is made from the code cannot say what the code does not do.
 """
@@ -6,6 +6,7 @@ A hook of mkdocs; `make docs` runs it. A page that is made from the code cannot 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 import tempfile
@@ -14,14 +15,20 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from holter_monitor import ui
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.diagnosis import CAUSES
-from holter_monitor.findings import KINDS
+from holter_monitor.findings import KINDS, Severity
 from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
 
 
 def on_files(files: Files, config: Any) -> Files:
     files.append(File.generated(config, "findings.md", content=findings()))
+    files.append(File.generated(config, "policies.md", content=policies()))
+    root = Path(config.config_file_path).parent
+    files.append(File.generated(config, "changelog.md", abs_src_path=str(root / "CHANGELOG.md")))
+    files.append(File.generated(config, "icon.svg", abs_src_path=str(Path(ui.__file__).parent / "static" / "icon.svg")))
     files.append(File.generated(config, "api.md", content=routes()))
     return files
 
@@ -92,6 +99,63 @@ def _causes(kind: str) -> list[str]:
 def _plain(text: str) -> str:
     """An action with its placeholders as words."""
     return text.replace("{", "⟨").replace("}", "⟩")
+
+
+def policies() -> str:
+    """Every word of a policy file, part by part."""
+    from holter_monitor.alerting import policies as module
+    from holter_monitor.notify import NOTIFIERS
+
+    lines = [
+        "# Policies, word by word",
+        "",
+        "The files in `--policies`; [Alerts](alerting.md) shows one at work. A word that is not here is an error.",
+        "",
+    ]
+    for part in (
+        module.Policy,
+        module.Route,
+        module.Match,
+        module.Escalation,
+        module.Hours,
+        module.Maintenance,
+        module.Reaction,
+        module.Heartbeat,
+    ):
+        docs = _field_docs(part)
+        lines += [f"## {_PLACES[part.__name__]}", "", inspect.getdoc(part) or "", "", "| word | default | |", "|---|---|---|"]
+        for name, field in part.model_fields.items():
+            default = "(must be given)" if field.is_required() else _written(field.get_default(call_default_factory=True))
+            lines.append(f"| `{field.alias or name}` | {default} | {docs.get(name, '')} |")
+        lines.append("")
+    lines += ["## `receivers.NAME`", "", "By `type`, and the words that each takes.", "", "| type | words | |", "|---|---|---|"]
+    for kind, notifier in NOTIFIERS.items():
+        words = ", ".join(f"`{f.name}`" for f in fields(notifier)) or "none"
+        lines.append(f"| `{kind}` | {words} | {' '.join((inspect.getdoc(notifier) or '').split())} |")
+    return "\n".join([*lines, ""])
+
+
+_PLACES = {
+    "Policy": "A file",
+    "Route": "`routes`",
+    "Match": "`match`",
+    "Escalation": "`escalate`",
+    "Hours": "`quiet_hours`, `hours`",
+    "Maintenance": "`maintenance`",
+    "Reaction": "`reactions`",
+    "Heartbeat": "`heartbeat`",
+}
+
+
+def _written(value: Any) -> str:
+    """A default as one would write it in the file."""
+    if value is None or value == [] or isinstance(value, BaseModel):
+        return ""
+    if isinstance(value, list) and isinstance(value[0], Severity):
+        return "any"
+    if isinstance(value, list | dict):
+        return f"`{json.dumps(value)}`"
+    return f"{value:g} s" if isinstance(value, float) else f"`{json.dumps(value)}`"
 
 
 def routes() -> str:

@@ -4,15 +4,23 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from collector import collector as running
 from collector import frame
 from holter.testing import CollectorStandIn
+from holter_monitor.alerting.policy_files import load
 from holter_monitor.api.rates import BURST_SECONDS
+from holter_monitor.notify.notice import example
+from holter_monitor.notify.receivers import notifier
+from holter_monitor.notify.webhook import Webhook
 from holter_monitor.settings import Limits
 from holter_monitor.ui import POLICY
+from pydantic import SecretStr
+from sink import Sink
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "agent" / "README.md"]
@@ -28,6 +36,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False)
     assert built.returncode == 0, built.stderr
     assert "loss_spike" in (tmp_path / "site" / "findings" / "index.html").read_text()
+    assert "group_wait" in (tmp_path / "site" / "policies" / "index.html").read_text()
     api = (tmp_path / "site" / "api" / "index.html").read_text()
     assert re.search(r"<code>POST /api/v1/runs</code></td>\s*<td>write</td>", api), "routes with their scopes"
     assert "<code>find_run(word: str)</code>" in api, "the client's methods"
@@ -80,6 +89,27 @@ def test_every_verb_that_is_shown_exists():
     shown = {verb for page in PAGES for block in blocks(page, "console") for verb in re.findall(r"^holter (\w+)", block, re.MULTILINE)}
     assert shown
     assert {verb for verb in shown if not re.search(rf"^\s+{verb}\b", known, re.MULTILINE)} == set()
+
+
+def test_the_policy_that_is_shown_is_one(tmp_path):
+    [shown] = blocks(ROOT / "docs" / "alerting.md", "yaml")
+    (tmp_path / "team.yml").write_text(shown)
+    environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", shown), "x")
+    policy = load(tmp_path, environ, check=notifier)
+    assert [route.receivers for route in policy.routes] == [[], ["oncall", "chat"], ["chat"]] and policy.fallback == "mail"
+
+
+def test_the_signature_check_that_is_shown_lets_only_holter_in():
+    [shown] = blocks(ROOT / "docs" / "alerting.md", "python")
+    got: dict = {}
+    exec(shown, got)
+    with Sink() as sink:
+        Webhook(url=SecretStr(sink.url), secret=SecretStr("s3cret")).send(example(time.time()), httpx.Client())
+        [call] = sink.wait(1)
+    headers = httpx.Headers(call.headers)
+    assert got["is_from_holter"](headers, call.body, "s3cret")
+    assert not got["is_from_holter"](headers, call.body, "another")
+    assert not got["is_from_holter"](headers, call.body + b" ", "s3cret")
 
 
 def test_the_notebook_that_is_shown_gets_frames(tmp_path):

@@ -52,9 +52,12 @@ class Match(Part):
 
     project: list[str] = Field(default_factory=lambda: ["*"])
     run: list[str] = Field(default_factory=lambda: ["*"])
+    """Its name or its id."""
     kind: list[str] = Field(default_factory=lambda: ["*"])
+    """What was found."""
     severity: list[SeverityWord] = Field(default_factory=lambda: list(Severity))
     node: list[str] = Field(default_factory=list)
+    """One of the nodes that it concerns."""
 
     @field_validator("project", "run", "kind", "severity", "node", mode="before")
     @classmethod
@@ -91,6 +94,7 @@ class Hours(Part):
     end: time = Field(alias="to")
     days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(default_factory=lambda: list(_DAYS))  # type: ignore[arg-type]
     zone: str = "UTC"
+    """Like Europe/Berlin."""
 
     @field_validator("start", "end", mode="before")
     @classmethod
@@ -126,6 +130,7 @@ class Escalation(Part):
     """Whom else to tell when nobody has acknowledged in time."""
 
     after: Seconds
+    """After the first message."""
     receivers: list[str] = Field(min_length=1)
 
 
@@ -144,6 +149,7 @@ class Route(Part):
     observe_only: bool = False
     """Recorded and shown, nobody is told: for trying a rule out."""
     proceed: bool = Field(default=False, alias="continue")
+    """Whether later routes are tried too."""
 
 
 class Maintenance(Part):
@@ -161,6 +167,7 @@ class Reaction(Part):
 
     match: Match
     advise: Literal["checkpoint_now", "stop", "skip_batches", "rewind_to"]
+    """One word; several reactions may match."""
 
 
 class Heartbeat(Part):
@@ -168,18 +175,24 @@ class Heartbeat(Part):
 
     url: str
     every: Seconds = 60.0
+    """At least so long between two."""
 
 
 class Policy(Part):
     """The whole policy. Without a file: everything of severity warning and higher goes to every receiver that the environment names."""
 
     receivers: dict[str, dict[str, Any]] = Field(default_factory=lambda: {"log": {"type": "log"}})
+    """By names of your own, each with its `type`."""
     routes: list[Route] = Field(default_factory=list)
+    """Without one: warning and worse, to every receiver."""
     fallback: str | None = None
     """The receiver that is told when another one cannot be reached."""
     maintenance: list[Maintenance] = Field(default_factory=list)
+    """Recurring silences."""
     reactions: list[Reaction] = Field(default_factory=list)
+    """Advice to runs."""
     heartbeat: Heartbeat | None = None
+    """The watch outside."""
     hold: Seconds = 0.0
     """A finding must last so long before anybody is told."""
     keep_open: Seconds = 60.0
