@@ -2,12 +2,13 @@
 
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from holter.errors import FrameError
 from holter.frame import Column, Frame, decode, encode
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -63,6 +64,36 @@ def test_a_hostile_header_with_a_right_checksum_is_refused(header):
     body = struct.pack("<4sI", b"HLT1", len(header)) + header
     with pytest.raises(FrameError):
         decode(body + struct.pack("<I", zlib.crc32(body)))
+
+
+PIECES = (
+    *(',"columns":[]', ',"columns":[', '"columns":null,', '"rows":2,', '"a,', '"x":1', "\\", '"', ":", ",", " ", "\u00e9", "\U0001f600"),
+    *("{", "}", "[", "]"),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 12), st.sampled_from(PIECES)), max_size=4))
+def test_columns_that_are_remembered_say_what_columns_that_are_read_say(cuts):
+    """The list of columns is looked up where it stands as `encode` writes it. A space before it makes the same header take the long way."""
+    data = encode(frame())
+    start = 8 + struct.unpack_from("<I", data, 4)[0]
+    text = data[8:start].decode()
+    for place, length, piece in cuts:
+        at = place % (len(text) + 1)
+        text = text[:at] + piece + text[at + length :]
+    assert said(text, data[start:-4]) == said(text.replace(',"columns":[', ', "columns":['), data[start:-4])
+
+
+def said(header: str, columns: bytes) -> object:
+    """What a frame of these says; None if it is refused (where there are two reasons, either may be named)."""
+    text = header.encode()
+    body = b"HLT1" + struct.pack("<I", len(text)) + text + columns
+    try:
+        read = decode(body + struct.pack("<I", zlib.crc32(body)))
+    except FrameError:
+        return None
+    return replace(read, rank=None, step=None, time_ns=None, metrics=None, layout=None), read.layout.keys, dict(read.layout.metrics)
 
 
 @given(st.lists(st.floats(width=64), max_size=50), st.data())
