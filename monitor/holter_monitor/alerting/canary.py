@@ -62,12 +62,15 @@ class Canary:
     http: httpx.Client
     url: str | None = None
     every: float = 30.0
+    ping_every: float = 30.0
+    """The watch is asked for at least so long apart; the canaries go on between."""
     patience: float = 30.0
     boot: str = field(default_factory=lambda: uuid4().hex)
     sent: int = 0
     problem: str | None = "no canary has come through yet"
     """What is wrong with the way through the collector; None if nothing is."""
     _last: int = 0
+    _ping_due: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -96,8 +99,10 @@ class Canary:
         return self._ping()
 
     def _ping(self) -> bool:
-        if self.url is None:
+        now = time.monotonic()
+        if self.url is None or now < self._ping_due:
             return True
+        self._ping_due = now + self.ping_every - self.every / 2  # the canary nearest to it
         try:
             answer = self.http.get(self.url)
         except Exception as error:  # noqa: BLE001 - the watch notices by itself that it hears nothing

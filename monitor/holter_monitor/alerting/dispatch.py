@@ -85,9 +85,17 @@ class Dispatch:
         if policy.heartbeat is None or self._submit is None:
             return
         http = client(allow_private=policy.allow_private)
-        beat = {"url": policy.heartbeat.url or None, "every": min(policy.heartbeat.every, 30.0)}
-        run = self._canary_run()
-        self.canary = Canary(run=run, submit=self._submit, sweep=partial(self._sweep, run), perch=self._perch, http=http, **beat)  # type: ignore[arg-type]
+        run, every = self._canary_run(), policy.heartbeat.every
+        self.canary = Canary(
+            run=run,
+            submit=self._submit,
+            sweep=partial(self._sweep, run),
+            perch=self._perch,
+            http=http,
+            url=policy.heartbeat.url or None,
+            every=min(every, 30.0),
+            ping_every=every,
+        )
         self.canary.start()
 
     @property

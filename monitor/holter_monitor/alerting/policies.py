@@ -175,7 +175,7 @@ class Heartbeat(Part):
 
     url: str
     every: Seconds = 60.0
-    """At least so long between two."""
+    """How often it is asked for; the canary itself flies every half minute, or as often as this if that is more often."""
 
 
 class Policy(Part):
