@@ -82,6 +82,11 @@ class LaidColumns(Mapping[str, Column]):
     def __len__(self) -> int:
         return len(self._layout.metrics)
 
+    @property
+    def packed(self) -> bytes:
+        """All columns as they lie, `layout.size` bytes: those of frames of one layout, one behind the other, are an array of records."""
+        return self._data[self._start : self._start + self._layout.size]
+
 
 @dataclass(slots=True)
 class Frame:

@@ -23,6 +23,7 @@ from holter_monitor.findings import Finding, Severity
 from holter_monitor.snapshot import SnapshotError, pack, unpack
 from holter_monitor.stream.align import StepAligner
 from holter_monitor.stream.beginning import Beginning, replay_of
+from holter_monitor.stream.cells import Received
 from holter_monitor.stream.pace import Pace
 from holter_monitor.stream.steps import Arrival, Point, RunFacts, Step, Topology
 from holter_monitor.stream.summaries import Summary, summarize
@@ -65,14 +66,27 @@ class Engine:
         for step in self._align(frame, received):
             self._summaries.extend(summarize(step))
             findings += self.feed_step(step)
-        arrival = Arrival(frame.node, frame.boot, frame.attempt, received, frame.rows, tuple(event["event"] for event in frame.events))
-        self._ask(self._called["receive"], (arrival,), findings)
+        self._receive(frame, received, findings)
         for event in frame.events:
             self._hear(event, findings)
         if self._aligner is not None:
             for sample in self._aligner.take_samples():
                 self._ask(self._called["sample"], (sample,), findings)
         return findings
+
+    def feed_first(self, arrivals: Sequence[Received]) -> tuple[int, list[Finding]]:
+        """Takes in the first of the frames, at least one, as many as can be taken in at once: how many, and what `feed` of one after another would
+        have found. Most of a big run's frames only add their rows to a step that others have still to reach."""
+        quiet = self._aligner.add_quiet(arrivals) if self._aligner is not None else []
+        if not quiet:
+            return 1, self.feed(*arrivals[0])
+        findings: list[Finding] = []
+        for (frame, received), samples in zip(arrivals, quiet, strict=False):
+            self.topology.place(frame.rank.tolist(), frame.node)
+            self._receive(frame, received, findings)
+            for sample in samples:
+                self._ask(self._called["sample"], (sample,), findings)
+        return len(quiet), findings
 
     def feed_step(self, step: Step) -> list[Finding]:
         """Takes in one step, as it stands in a log. A step that goes back, or a new attempt, counts as a declared resume; one that goes back to
@@ -200,6 +214,10 @@ class Engine:
                 self._called[name].append((detector, method))
                 if name == "update":
                     self._followers.setdefault(detector.metric, []).append((detector, method))  # type: ignore[attr-defined]
+
+    def _receive(self, frame: Frame, received: float, findings: list[Finding]) -> None:
+        arrival = Arrival(frame.node, frame.boot, frame.attempt, received, frame.rows, tuple([event["event"] for event in frame.events]))
+        self._ask(self._called["receive"], (arrival,), findings)
 
     def _hear(self, event: Event, findings: list[Finding]) -> None:
         self._ask(self._called["hear"], (event, self.topology), findings)

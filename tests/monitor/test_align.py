@@ -1,7 +1,10 @@
 """Frames of many nodes become one step after another."""
 
+import random
+
 import numpy as np
-from holter.frame import Column, Frame
+import pytest
+from holter.frame import Column, Frame, decode, encode
 from holter_monitor.snapshot import pack, unpack
 from holter_monitor.stream.align import StepAligner
 
@@ -145,3 +148,71 @@ def test_state_survives_a_snapshot():
         assert numbers(steps) == [0, 1]
         assert steps[1].mean("loss") == 1.5
         assert steps[1].mean("gpu_power_watts") == 300.0
+
+
+METRICS = (("loss",), ("loss", "mfu"), ("mfu", "gpu_power_watts"), ("gpu_power_watts",), ("loss", "gpu_power_watts", "host_cpu_ratio"))
+WORDS = ["next"] * 20 + ["next two", "back", "silent", "overtaken", "host", "new rank", "out of range", "event", "empty"]
+
+
+def traffic(rng):
+    """What five agents of two ranks send: mostly the next step; also rewinds, overtaken frames, samples, a host's rows, nonsense, events, silence."""
+    arrivals, seqs, steps = [], [1] * 5, [0] * 10
+    for now in range(40):
+        for node in rng.sample(range(5), 5):
+            word = rng.choice(WORDS)
+            if word == "silent":
+                continue
+            seqs[node] += 1
+            rows = [(rank, step) for rank in (2 * node, 2 * node + 1) for step in goes(word, steps, rank)]
+            rows += {"host": [(-1, steps[2 * node])], "new rank": [(12 + node, 3)], "out of range": [(-5, 0), (2 * node, 2**50)]}.get(
+                word, []
+            )
+            rank, step = zip(*rows, strict=True) if rows else ((), ())
+            columns = {name: [rng.choice([None, np.nan, 1.0, 2.0, 3.0]) for _ in rows] for name in rng.choice(METRICS)}
+            said = [{"event": "rank_finished", "rank": 2 * node, "step": None, "time_ns": 0, "attrs": {}}] if word == "event" else []
+            seq = seqs[node] - (2 if word == "overtaken" else 0)
+            arrivals.append((decode(encode(frame(rank, step, seq=seq, node=str(node), metrics=columns, events=said))), now * 1.5))
+    return arrivals
+
+
+def goes(word, steps, rank):
+    """The steps of the rank's rows in this frame."""
+    if word in ("host", "empty"):
+        return range(0)
+    if word == "back":
+        steps[rank] = max(0, steps[rank] - 4)
+    first = steps[rank]
+    steps[rank] += 2 if word == "next two" else 1
+    return range(first, steps[rank])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_frames_taken_in_at_once_are_as_those_taken_in_one_by_one(seed):
+    rng = random.Random(seed)
+    rest, batch, max_pending = traffic(rng), rng.randint(4, 30), rng.choice([8, 1024])
+    one, many = (StepAligner("1", world_size=10, deadline_seconds=6.0, max_pending=max_pending) for _ in range(2))
+    alone = [step for arrival in rest for step in one.add(*arrival)]
+    together, samples, at_once = [], [], 0
+    while rest:
+        quiet = many.add_quiet(rest[:batch])
+        at_once += len(quiet)
+        samples += [sample for of in quiet for sample in of]
+        if not quiet:
+            together += many.add(*rest[0])
+            samples += many.take_samples()
+        rest = rest[max(1, len(quiet)) :]
+    assert at_once > 20
+    assert pack(samples) == pack(one.take_samples())
+    assert [told(step) for step in alone] == [told(step) for step in together]
+    assert kept(one) == kept(many)
+
+
+def told(step):
+    columns = {name: tuple(part.tobytes() for part in step.column(name)) for name in step.metrics}
+    return (step.number, step.time, step.words, step.missing.tolist(), columns)
+
+
+def kept(aligner):
+    """The aligner's state, whatever the order in which the pending steps came."""
+    aligner.pending = {key: aligner.pending[key] for key in aligner.order}
+    return pack(aligner)

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from holter.frame import Frame
 
 from holter_monitor.broadcast import Broadcast
 from holter_monitor.consumers.pipeline import BATCH_FRAMES, Consumer
@@ -26,6 +25,7 @@ from holter_monitor.store.ports import Entry, FrameLog
 from holter_monitor.store.rolling import Roller
 from holter_monitor.store.tables import step_summaries
 from holter_monitor.store.upserts import insert_new
+from holter_monitor.stream.cells import Received
 
 logger = logging.getLogger(__name__)
 SNAPSHOT_SECONDS = 60.0
@@ -41,7 +41,7 @@ GRACE_SECONDS = 90.0
 class Judge(Protocol):
     """One run's engine (`holter_monitor.engine.Engine`), as far as this consumer needs it."""
 
-    def feed(self, frame: Frame, received: float) -> list[Finding]: ...
+    def feed_first(self, arrivals: Sequence[Received]) -> tuple[int, list[Finding]]: ...
     def tick(self, now: float) -> list[Finding]: ...
     def finish(self) -> list[Finding]: ...
     def take_summaries(self) -> Sequence[Any]: ...
@@ -112,8 +112,7 @@ class Detection(Consumer):
             entries = [entry for entry in self._log.read(offset, BATCH_FRAMES) if entry.offset <= through]
             if not entries:
                 return
-            for entry in entries:
-                self._feed(entry)
+            self._feed(entries)
             for judge in self._judges.values():
                 judge.take_summaries()
             offset = entries[-1].offset
@@ -131,27 +130,35 @@ class Detection(Consumer):
         return effects.entries[-1].offset
 
     def _judge(self, entries: Sequence[Entry]) -> _Effects:
-        effects = _Effects(entries)
-        for entry in entries:
-            found = self._feed(entry)
-            if found:
-                effects.findings.setdefault(entry.frame.run, []).extend(found)
+        effects = _Effects(entries, self._feed(entries))
         for run in {entry.frame.run for entry in entries}:
             self._take_summaries(run, effects)
         return effects
 
-    def _feed(self, entry: Entry) -> list[Finding]:
-        run = entry.frame.run
+    def _feed(self, entries: Sequence[Entry]) -> dict[str, list[Finding]]:
+        """What each run's engine finds in its frames."""
+        by_run: dict[str, list[Entry]] = {}
+        for entry in entries:
+            by_run.setdefault(entry.frame.run, []).append(entry)
+        found = {run: self._feed_run(run, mine) for run, mine in by_run.items()}
+        return {run: findings for run, findings in found.items() if findings}
+
+    def _feed_run(self, run: str, entries: Sequence[Entry]) -> list[Finding]:
         judge = self._judge_of(run)
         self._changed.add(run)
         self._fed_at[run] = time.monotonic()
-        try:
-            return judge.feed(entry.frame, entry.received)
-        except Exception:
-            # Fed again it would fail again, and no other run would be judged any more. The frame is in the log and the samples all the same.
-            logger.exception("the engine of run %s failed on the frame at offset %s", run, entry.offset)
-            self._meters.failures.labels(self.name).inc()
-            return []
+        arrivals, findings, done = [(entry.frame, entry.received) for entry in entries], [], 0
+        while done < len(arrivals):
+            try:
+                count, found = judge.feed_first(arrivals[done:])
+                findings += found
+                done += count
+            except Exception:
+                # Fed again it would fail again, and no other run would be judged any more. The frame is in the log and the samples all the same.
+                logger.exception("the engine of run %s failed on the frame at offset %s", run, entries[done].offset)
+                self._meters.failures.labels(self.name).inc()
+                done += 1
+        return findings
 
     def _judge_of(self, run: str) -> Judge:
         """The run's engine: the one at work, or its snapshot's, or a new one."""

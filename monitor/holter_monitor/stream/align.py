@@ -9,25 +9,25 @@ taken for lateness. Time is what the frame log noted at the frame's arrival, so 
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from holter.frame import NODE_RANK, Event, Frame
 from numpy.typing import NDArray
 
-from holter_monitor.stream.cells import Block, Keys, block_of, fit, write
+from holter_monitor.stream.cells import SAMPLED, Keys, Received, Rows, fit
+from holter_monitor.stream.placing import LAP, MAX_STEP, Placed, before_last, before_turn, before_unfit, place
 from holter_monitor.stream.steps import MAX_RANKS, Mask, Sample, Step, Values
 
-SAMPLED = ("gpu_", "process_", "host_")
-"""Prefixes of the metrics that a sampler took: their rows do not say that the rank has reached the step."""
 LEAVING = frozenset({"rank_finished", "rank_failed", "rank_terminated", "rank_lost"})
 BULKY = frozenset({"fingerprint", "watch"})
 """Events that only detectors of events want; they are not hung on a step."""
 MAX_METRICS = 1_024
-MAX_STEP = 2**47 - 1
 MAX_EVENTS = 256
 """Events kept for one step, and steps' events kept in wait."""
-_LAP = 2**47
+FEW = 4
+"""So many frames can be taken in at once for less than one after another."""
 
 
 @dataclass(slots=True)
@@ -76,10 +76,36 @@ class StepAligner:
     def add(self, frame: Frame, received: float) -> list[Step]:
         """Takes a frame in; gives the steps that can now be closed, oldest first."""
         if frame.rows:
-            self._take_rows(frame, received)
+            rows, in_order = Rows.of([(frame, received)]), frame.seq > self.newest_seq.get(_stream(frame), -1)
+            self.samples += rows.samples(self.attempt)[0]
+            self._note(rows.frames)
+            good = self._admit(frame, rows)
+            if good.any():
+                self._take(self._place(rows, good, in_order))
         for event in frame.events:
             self._take_event(event)
         return self._close(received)
+
+    def add_quiet(self, arrivals: Sequence[Received]) -> list[list[Sample]]:
+        """Takes in at once as many of the first frames as close no step, turn no rank back and bring nothing that is not known; for each of them, what
+        it says of its host. The state is then the same as after one `add` after another. Often none can be taken so."""
+        arrivals = self._plain(arrivals)
+        if len(arrivals) < FEW:
+            return []
+        rows, behind = Rows.of(arrivals), self.waited & (self.reached <= self.closed)
+        rows = rows.first(min(before_unfit(rows, len(self.reached)), before_last(rows, behind), self._before_deadline(arrivals)))
+        if len(rows.frames) < FEW:
+            return []
+        placed = self._place(rows, rows.rank >= 0, True)
+        count = before_turn(placed, self.closed, self.pending, self._limit - len(self.order))
+        if count < FEW:
+            return []
+        if count < len(rows.frames):
+            rows = rows.first(count)
+            placed = self._place(rows, rows.rank >= 0, True)
+        self._note(rows.frames)
+        self._take(placed)
+        return rows.samples(self.attempt)
 
     def take_samples(self) -> list[Sample]:
         samples, self.samples = self.samples, []
@@ -89,87 +115,87 @@ class StepAligner:
         """Closes whatever is pending."""
         return self._close(float("inf"))
 
+    # ---------------------------------------------------------------- many frames at once
+
+    def _plain(self, arrivals: Sequence[Received]) -> Sequence[Received]:
+        """The first frames, at most one of each node's agent, that hold nothing but rows of known metrics, in order."""
+        seen: set[str] = set()
+        known: set[int] = set()
+        for count, (frame, _) in enumerate(arrivals[: len(self.newest_seq)]):
+            stream, layout = _stream(frame), frame.layout
+            if frame.events or frame.attempt != self.attempt or layout is None:
+                return arrivals[:count]
+            if stream in seen or frame.seq <= self.newest_seq.get(stream, -1):
+                return arrivals[:count]
+            if id(layout) not in known and not layout.metrics.keys() <= self.rows.keys():
+                return arrivals[:count]
+            known.add(id(layout))
+            seen.add(stream)
+        return arrivals[: len(self.newest_seq)]
+
+    def _before_deadline(self, arrivals: Sequence[Received]) -> int:
+        """How many frames come before the one at which the oldest step that is pending is past its deadline."""
+        times = np.array([received for _, received in arrivals])
+        oldest = self.pending[self.order[0]].received if self.order else times.min()
+        over = times - oldest >= self.deadline_seconds
+        return int(over.argmax()) if over.any() else len(arrivals)
+
     # ---------------------------------------------------------------- rows
 
-    def _take_rows(self, frame: Frame, received: float) -> None:
-        rank = frame.rank.astype(np.int64)
-        good = (rank >= 0) & (rank < self._most_ranks()) & (frame.step >= -1) & (frame.step <= MAX_STEP)
-        if (rank == NODE_RANK).any():
-            self._take_host(frame, np.flatnonzero(rank == NODE_RANK))
-        self._drop("row_out_of_range", int((~good & (rank != NODE_RANK)).sum()))
-        if not good.any():
-            return
-        if int(rank[good].max()) >= len(self.reached):
-            self._grow(int(rank[good].max()) + 1)
-        names = [name for name in frame.metrics if self._row(name) is not None]
-        block, present = block_of(frame, names)
-        sampled = np.array([name.startswith(SAMPLED) for name in names], np.bool_)
-        own = present[~sampled].any(axis=0) | ~present[sampled].any(axis=0) if names else np.ones(frame.rows, np.bool_)
-        own &= good & (frame.step >= 0)
-        keys = self._keys(frame, rank, own)
-        self.heard[rank[own]] = received
-        places = np.array([self.rows[name] for name in names], np.int64)
-        self._scatter(keys, np.flatnonzero(good), Block(rank, frame.time_ns, places, block, present), received)
+    def _note(self, frames: Sequence[Frame]) -> None:
+        """Remembers of each agent its newest frame."""
+        for frame in frames:
+            if frame.rows:
+                stream = _stream(frame)
+                self.newest_seq[stream] = max(frame.seq, self.newest_seq.pop(stream, -1))
+                if len(self.newest_seq) > 2 * MAX_RANKS:
+                    del self.newest_seq[next(iter(self.newest_seq))]
 
-    def _take_host(self, frame: Frame, rows: NDArray[np.intp]) -> None:
-        for row in rows:
-            values = {
-                name: float(column.values[row]) for name, column in frame.metrics.items() if column.present is None or column.present[row]
-            }
-            self.samples.append(Sample(frame.node, self.attempt, int(frame.step[row]), int(frame.time_ns[row]) / 1e9, values))
+    def _admit(self, frame: Frame, rows: Rows) -> Mask:
+        """The rows that can be taken; makes place for their ranks and metrics."""
+        good = (rows.rank >= 0) & (rows.rank < self._most_ranks()) & (rows.step >= -1) & (rows.step <= MAX_STEP)
+        self._drop("row_out_of_range", int((~good & (rows.rank != NODE_RANK)).sum()))
+        if good.any():
+            highest = int(rows.rank[good].max())
+            if highest >= len(self.reached):
+                self._grow(highest + 1)
+            for name in frame.metrics:
+                self._row(name)
+        return good
 
-    def _keys(self, frame: Frame, rank: Keys, own: Mask) -> Keys:
-        """Lap and step of each row as one number; moves `reached` on. A sample belongs to the lap its rank is in; -1 = to no step."""
-        stream = f"{frame.node} {frame.boot}"
-        in_order = frame.seq > self.newest_seq.get(stream, -1)
-        self.newest_seq[stream] = max(frame.seq, self.newest_seq.pop(stream, -1))
-        if len(self.newest_seq) > 2 * MAX_RANKS:
-            del self.newest_seq[next(iter(self.newest_seq))]
-        keys = np.full(frame.rows, -1, np.int64)
-        mine = np.flatnonzero(own)
-        mine = mine[np.argsort(rank[mine], kind="stable")]
-        if len(mine):
-            who, step = rank[mine], frame.step[mine]
-            first = np.r_[True, who[1:] != who[:-1]]
-            before = np.where(first, self.reached[who], np.r_[0, step[:-1]])
-            lap = np.where(first, np.maximum(before, 0) // _LAP, 0)
-            back = (step < np.where(first, np.where(before < 0, -1, before % _LAP), before)) & in_order
-            runs = np.cumsum(first) - 1
-            turned = np.cumsum(back.astype(np.int64))
-            turns = turned - (turned - back)[np.flatnonzero(first)][runs]
-            keys[mine] = (lap[np.flatnonzero(first)][runs] + turns) * _LAP + step
-            np.maximum.at(self.reached, who, keys[mine])
-            self.waited[who] = True
-        others = ~own & (rank >= 0) & (rank < len(self.reached)) & (frame.step >= 0)
-        keys[others] = np.maximum(self.reached[rank[others]], 0) // _LAP * _LAP + frame.step[others]
-        return keys
+    def _place(self, rows: Rows, good: Mask, in_order: bool) -> Placed:
+        return place(rows, rows.block(self.rows), good, reached=self.reached, in_order=in_order)
 
-    def _scatter(self, keys: Keys, rows: NDArray[np.intp], block: Block, received: float) -> None:
-        for key in np.unique(keys[rows]):
-            chosen = rows[keys[rows] == key]
-            if key <= self.closed:
-                self._hold_late(int(key), chosen, block)
-                continue
-            step = self.pending.get(int(key))
-            if step is None:
-                shape = (len(self.rows), len(self.reached))
-                step = self.pending[int(key)] = Pending(received, np.full(shape, np.nan), np.zeros(shape, np.bool_))
-                insort(self.order, int(key))
-            elif step.matrix.shape != (len(self.rows), len(self.reached)):
-                step.matrix, step.present = fit(step.matrix, step.present, len(self.rows), len(self.reached))
-            write(step.matrix, step.present, block, chosen)
-            step.time_ns = max(step.time_ns, int(block.time_ns[chosen].max()))
+    def _take(self, placed: Placed) -> None:
+        rows, own = placed.rows, placed.own
+        self.reached = placed.reached
+        self.waited[rows.rank[own]] = True
+        self.heard[rows.rank[own]] = rows.received[own]
+        self._hold_late(placed, np.flatnonzero(placed.good & (placed.keys <= self.closed)))
+        chosen = np.flatnonzero(placed.good & (placed.keys > self.closed))
+        for key in np.unique(placed.keys[chosen]).tolist():
+            self._scatter(key, chosen[placed.keys[chosen] == key], placed)
 
-    def _hold_late(self, key: int, chosen: NDArray[np.intp], block: Block) -> None:
+    def _scatter(self, key: int, chosen: NDArray[np.intp], placed: Placed) -> None:
+        rows, step = placed.rows, self.pending.get(key)
+        if step is None:
+            shape = (len(self.rows), len(self.reached))
+            step = self.pending[key] = Pending(float(rows.received[chosen[0]]), np.full(shape, np.nan), np.zeros(shape, np.bool_))
+            insort(self.order, key)
+        elif step.matrix.shape != (len(self.rows), len(self.reached)):
+            step.matrix, step.present = fit(step.matrix, step.present, len(self.rows), len(self.reached))
+        placed.block.write(step.matrix, step.present, chosen, rows.rank[chosen])
+        step.time_ns = max(step.time_ns, int(rows.time_ns[chosen].max()))
+
+    def _hold_late(self, placed: Placed, chosen: NDArray[np.intp]) -> None:
         """A sample of a step that is closed counts for the next one; a rank's own late row is only counted."""
+        if not len(chosen):
+            return
         self.held, self.held_present = fit(self.held, self.held_present, len(self.rows), len(self.reached))
-        sampled = [index for index, place in enumerate(block.places) if int(place) in self.sampled]
-        if len(sampled) < len(block.places) and key >= 0:
-            own = np.delete(block.present[:, chosen], sampled, axis=0).any(axis=0)
-            self._drop("late_row", int(own.sum()))
-        if sampled:
-            part = Block(block.rank, block.time_ns, block.places[sampled], block.values[sampled], block.present[sampled])
-            write(self.held, self.held_present, part, chosen)
+        block = placed.block
+        own = block.present[~block.sampled][:, chosen].any(axis=0) & (placed.keys[chosen] >= 0)
+        self._drop("late_row", int(own.sum()))
+        block.of_samplers().write(self.held, self.held_present, chosen, placed.rows.rank[chosen])
 
     # ---------------------------------------------------------------- events
 
@@ -187,14 +213,14 @@ class StepAligner:
             self._drop("event", 1)
             return
         known = isinstance(rank, int) and 0 <= rank < len(self.reached)
-        lap = max(0, int(self.reached[rank] if known else self.reached.max())) // _LAP
-        self.events.append((-1 if not isinstance(step, int) or step < 0 else lap * _LAP + min(step, MAX_STEP), event))
+        lap = max(0, int(self.reached[rank] if known else self.reached.max())) // LAP
+        self.events.append((-1 if not isinstance(step, int) or step < 0 else lap * LAP + min(step, MAX_STEP), event))
 
     # ---------------------------------------------------------------- closing
 
     def _close(self, received: float) -> list[Step]:
         steps = []
-        limit = max(8, min(self.max_pending, self.max_cells // max(1, len(self.rows) * len(self.reached))))
+        limit = self._limit
         while self.order:
             key = self.order[0]
             late = self.waited & (self.reached < key)
@@ -223,7 +249,7 @@ class StepAligner:
             self.held[sampled] = matrix[sampled] = np.where(present[sampled], matrix[sampled], self.held[sampled])
             self.held_present[sampled] = present[sampled] = present[sampled] | self.held_present[sampled]
         step = Step.of_ranks(
-            key % _LAP,
+            key % LAP,
             np.arange(len(self.reached), dtype=np.int32),
             self.rows,
             matrix,
@@ -252,6 +278,11 @@ class StepAligner:
         if count:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
+    @property
+    def _limit(self) -> int:
+        """How many steps may be pending."""
+        return max(8, min(self.max_pending, self.max_cells // max(1, len(self.rows) * len(self.reached))))
+
     def _most_ranks(self) -> int:
         """So many that one step of all metrics stays within `max_cells`."""
         return min(MAX_RANKS, self.max_cells // max(1, len(self.rows)))
@@ -261,3 +292,8 @@ class StepAligner:
         self.reached = np.r_[self.reached, np.full(more, -1, np.int64)]
         self.waited = np.r_[self.waited, np.ones(more, np.bool_)]
         self.heard = np.r_[self.heard, np.zeros(more)]
+
+
+def _stream(frame: Frame) -> str:
+    """One life of a node's agent: its frames are numbered."""
+    return f"{frame.node} {frame.boot}"
