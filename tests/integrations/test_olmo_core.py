@@ -68,7 +68,7 @@ def callback(monkeypatch, collector):
     monkeypatch.delitem(sys.modules, "holter.integrations.olmo_core", raising=False)
     from holter.integrations.olmo_core import HolterCallback
 
-    yield HolterCallback(project="p", name="n")
+    yield HolterCallback(project="p", name="n", obeys=True)
     sys.modules.pop("holter.integrations.olmo_core", None)
 
 

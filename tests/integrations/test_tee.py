@@ -76,6 +76,25 @@ def test_dictionaries_with_and_without_a_step(run, collector):
     assert tool.got[0] == ({"train/loss": 3.0, "sample": "text", "val/acc": 0.5}, 3)
 
 
+def test_megatron_s_writer_speaks_of_steps_alone(run, collector):
+    """The tags of `training_log` and of its timers, in their order: the curves over samples would be steps that never were."""
+    got = []
+    writer = SimpleNamespace(add_scalar=lambda tag, scalar_value, global_step=None: got.append((tag, global_step)))
+    holter.tee(run, writer)
+    for iteration in range(1, 4):
+        samples = iteration * 512
+        for tag, value in (("learning-rate", 0.1), ("lm loss", 3.0 / iteration), ("grad-norm", 0.5)):
+            writer.add_scalar(tag, value, iteration)
+            writer.add_scalar(f"{tag} vs samples", value, samples)
+        writer.add_scalar("batch-generator-time", 0.02, iteration)
+    finished(run, collector)
+    collector.wait_for(lambda seen: len(seen.points("loss")) == 3)
+    assert collector.points("loss") == [(1, 3.0), (2, 1.5), (3, 1.0)]
+    for metric, value in (("lr", 0.1), ("grad_norm", 0.5), ("data_wait_seconds", 0.02)):
+        assert collector.points(metric) == [(step, pytest.approx(value)) for step in (1, 2, 3)], metric
+    assert len(got) == 21
+
+
 def test_nonsense_hurts_nobody(run, collector, caplog):
     tool = stand_in()
     holter.tee(run, tool, object())

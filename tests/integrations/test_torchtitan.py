@@ -1,5 +1,6 @@
 """torchtitan's calls by a stand-in with the signatures of release 0.3.0: `Trainer.train_step`, `batch_generator`, `MetricsProcessor.logger`."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -16,12 +17,26 @@ class Logger:
         self.is_closed = True
 
 
+class Checkpointer:
+    def __init__(self):
+        self.saved = []
+
+    def save(self, curr_step, last_step=False):
+        if self._should_save(curr_step, last_step):
+            self.saved.append(curr_step)
+
+    def _should_save(self, curr_step, last_step=False):
+        return last_step
+
+
 class Trainer:
     """The parts of the loop that the integration touches, in torchtitan's order."""
 
     def __init__(self):
         self.metrics_processor = SimpleNamespace(logger=Logger())
         self.step = self.ntokens_seen = 0
+        self.steps = 6
+        self.checkpointer = Checkpointer()
 
     def batch_generator(self, data_iterable):
         yield from data_iterable
@@ -38,11 +53,15 @@ class Trainer:
             }
             self.metrics_processor.logger.log(metrics, self.step)
 
+    def should_continue_training(self):
+        return self.step < self.steps
+
     def train(self):
-        batches = self.batch_generator([[0] * 16] * 6)
-        for _ in range(6):
+        batches = self.batch_generator([0] * 16 for _ in itertools.count())
+        while self.should_continue_training():
             self.step += 1
             self.train_step(batches)
+            self.checkpointer.save(self.step, last_step=self.step == self.steps)
         self.metrics_processor.logger.log({"validation_metrics/loss": 3.0}, self.step)
 
     def close(self):
@@ -78,3 +97,15 @@ def test_a_failed_training_is_not_called_finished(collector):
     with pytest.raises(ZeroDivisionError), run:
         trainer.train()
     assert collector.wait_for_event("rank_failed")["attrs"]["type"] == "ZeroDivisionError"
+
+
+def test_advice_saves_after_the_step_and_ends_the_loop(collector):
+    from holter.integrations.torchtitan import watch
+
+    collector.advice = {"stop": True, "checkpoint": True}
+    trainer = Trainer()
+    trainer.steps = 10**9
+    watch(trainer, project="p", name="n", obey_every=5)
+    trainer.train()
+    assert trainer.checkpointer.saved == [trainer.step]
+    collector.wait_for_event("rank_finished")

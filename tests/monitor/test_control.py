@@ -100,6 +100,7 @@ def test_records_of_a_life(control, run):
     finished = [{"event": "rank_finished", "rank": rank, "step": 9, "time_ns": 4, "attrs": {"status": "ok"}} for rank in (0, 1)]
     record = records.Records()
     with control.write() as connection:
+        runs.advise(connection, run, {"stop": True})
         assert record.apply(connection, [entry(1, run, events=started, step=3), entry(2, run, step=9, dropped={"ring_full": 7})]) == set()
         records.commit(connection, 2, 6.0)
     with control.write() as connection:
@@ -109,6 +110,7 @@ def test_records_of_a_life(control, run):
         assert (attempt["state"], attempt["world_size"], attempt["first_step"], attempt["last_step"]) == ("finished", 2, 3, 9)
         assert attempt["mesh"]["1"]["dp"] == 1
         assert runs.one(connection, run)["state"] == "finished"
+        assert runs.one(connection, run)["advice"] == {}, "the next attempt must not stop at it again"
         assert agent["skew_seconds"] == -4.0
         assert [event["event"] for event in runs.events_of(connection, run)] == ["rank_started"] * 2 + ["rank_finished"] * 2
         assert records.committed(connection) == 2

@@ -26,7 +26,10 @@ _NAMES = {
 
 @dataclass
 class HolterCallback(Callback):
-    """Every rank records every step, its wait for data, checkpoints, resumes and failures. `settings` are those of `holter.init`."""
+    """Every rank records every step, its wait for data, checkpoints, resumes and failures. `settings` are those of `holter.init`.
+
+    `obeys`: the operator's advice to stop cancels the run, on which OLMo-core has the ranks agree at its next `cancel_check_interval`.
+    """
 
     priority: ClassVar[int] = -100
     """Last, so that what other callbacks record at a step's end still belongs to the step."""
@@ -34,6 +37,7 @@ class HolterCallback(Callback):
     project: str | None = None
     name: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    obeys: bool = False
 
     _run: holter.Run | None = field(default=None, init=False, repr=False)
     _values: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
@@ -61,7 +65,7 @@ class HolterCallback(Callback):
         if self._run is not None:
             self._run.step(self.step, **values)
             advice = self._run.advice
-            if advice.stop and not self.trainer.is_canceled:
+            if self.obeys and advice.stop and not self.trainer.is_canceled:
                 # Ranks hear the advice at different steps; without `no_sync` OLMo-core has them agree, and all stop at one step.
                 self.trainer.cancel_run(f"Holter advises to stop: {advice.reason}")
 

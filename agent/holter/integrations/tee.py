@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("holter")
 _OURS = {"learning_rate": "lr", "train_loss": "loss", "gradient_norm": "grad_norm", "tokens_per_sec": "tokens_per_second"}
+_MEGATRON = {
+    "learning-rate": "lr",
+    "lm loss": "loss",
+    "grad-norm": "grad_norm",
+    "loss-scale": "loss_scale",
+    "params-norm": "params_norm",
+    "num-zeros": "grad_zeros",
+    "samples vs steps": "consumed_samples",
+    "batch-generator-time": "data_wait_seconds",  # of the slowest rank, with `--timing-log-level 2 --log-timers-to-tensorboard`
+}
+_BY_SAMPLES = " vs samples"
+"""Megatron-LM writes its curves twice; the second time what stands for the step is a number of samples."""
 _PREFIXES = ("train/", "training/", "optim/")
 
 
@@ -121,7 +133,8 @@ def _heard_metric(ear: Tee, key: str, value: Any, step: Any = None, *_more: Any,
 
 
 def _heard_scalar(ear: Tee, tag: str, scalar_value: Any, global_step: Any = None, *_more: Any, **_named: Any) -> None:
-    ear.hear(global_step, {tag: scalar_value})
+    if not tag.endswith(_BY_SAMPLES):
+        ear.hear(global_step, {tag: scalar_value})
 
 
 def _heard_scalars(
@@ -141,4 +154,4 @@ def _is_scalar(value: Any) -> bool:
 def _name(key: str) -> str:
     for prefix in _PREFIXES:
         key = key.removeprefix(prefix)
-    return _OURS.get(key, key.replace("/", "."))
+    return _OURS.get(key) or _MEGATRON.get(key) or key.replace("/", ".")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import holter
-from holter.integrations.wrapping import after, harmless, renamed
+from holter.integrations.wrapping import after, either, harmless, renamed
 
 _NAMES = {
     "loss_metrics/global_avg_loss": ("loss", 1.0),
@@ -27,8 +27,14 @@ _MEASURED_OURSELVES = ("time_metrics/end_to_end(s)", "time_metrics/data_loading(
 _VALIDATION = "validation_metrics/"
 
 
-def watch(trainer: Any, *, project: str | None = None, name: str | None = None, **settings: Any) -> holter.Run:
-    """Watch `trainer`, which has not begun to train. Settings are those of `holter.init`."""
+def watch(
+    trainer: Any, *, project: str | None = None, name: str | None = None, obey_every: int | None = None, **settings: Any
+) -> holter.Run:
+    """Watch `trainer`, which has not begun to train. Settings are those of `holter.init`.
+
+    `obey_every`: obey the operator's advice to stop and to write a checkpoint, on which all ranks agree every so many steps (the same number
+    on all of them; see `Run.agreed_advice`).
+    """
     run = holter.init(project, name, **settings)
     logger = HolterLogger(run, trainer.metrics_processor.logger)
     trainer.metrics_processor.logger = logger
@@ -44,8 +50,25 @@ def watch(trainer: Any, *, project: str | None = None, name: str | None = None, 
         run.step(trainer.step, **({"tokens": seen - before} if seen > before else {}), **values)
 
     after(trainer, "train_step", stepped)
+    if obey_every:
+        _obey(trainer, run, obey_every)
     after(trainer, "train", lambda *_: run.finish())
     return run
+
+
+def _obey(trainer: Any, run: holter.Run, every: int) -> None:
+    """After a step torchtitan asks its checkpointer whether to save, and itself whether to go on."""
+    advice, stops = holter.Advice(), False
+
+    def agreed(*_: object) -> None:
+        nonlocal advice, stops
+        advice = run.agreed_advice(every=every)
+        stops = stops or advice.stop
+
+    goes_on = trainer.should_continue_training
+    trainer.should_continue_training = lambda: goes_on() and not stops
+    either(getattr(trainer, "checkpointer", None), "_should_save", lambda: advice.checkpoint)
+    after(trainer, "train_step", agreed)
 
 
 class HolterLogger:

@@ -45,6 +45,36 @@ def after(owner: Any, name: str, hear: Callable[..., None]) -> bool:
     return True
 
 
+def before(owner: Any, name: str, hear: Callable[..., None]) -> bool:
+    """Call `hear(*args, **kwargs)` before each call of `owner.name`. False where `owner` has no such call."""
+    call = getattr(owner, name, None)
+    if not callable(call):
+        return False
+    harmless_hear = harmless(hear)
+
+    @functools.wraps(call)
+    def heard(*args: Any, **kwargs: Any) -> Any:
+        harmless_hear(*args, **kwargs)
+        return call(*args, **kwargs)
+
+    setattr(owner, name, heard)
+    return True
+
+
+def either(owner: Any, name: str, asks: Callable[[], bool]) -> bool:
+    """`owner.name(...)` answers true also where `asks()` does. False where `owner` has no such call."""
+    call = getattr(owner, name, None)
+    if not callable(call):
+        return False
+
+    @functools.wraps(call)
+    def answered(*args: Any, **kwargs: Any) -> Any:
+        return call(*args, **kwargs) or asks()
+
+    setattr(owner, name, answered)
+    return True
+
+
 def renamed(values: Mapping[str, Any], names: Names) -> dict[str, Any]:
     """`values` under Holter's names and in its units. An unknown name stays, without the characters that no metric has."""
     found: dict[str, Any] = {}

@@ -213,7 +213,9 @@ def _all_finished(connection: sa.Connection, run: str, attempt: str) -> bool:
 def _end(connection: sa.Connection, run: str, here: sa.ColumnElement[bool], *, state: str, at: float) -> bool:
     changed = connection.execute(attempts.update().where(here, attempts.c.state == "running").values(state=state, ended_at=at)).rowcount
     if changed:
-        connection.execute(runs.update().where(runs.c.id == run).values(state="finished" if state == "finished" else "failed"))
+        # What it was advised it has heeded, or come to its end without: the next attempt must not stop at it again.
+        spent: dict[str, Any] = {"advice": {}} if state == "finished" else {}
+        connection.execute(runs.update().where(runs.c.id == run).values(state="finished" if state == "finished" else "failed", **spent))
     return changed > 0
 
 
