@@ -114,6 +114,11 @@ CASES: dict[str, Case] = {
     "equal_seeds": Case(incident=incident("tp_duplicate_shards", 0, summary="q_proj bit-identical on TP ranks 0, 1")),
     "full_disk": Case(incident=incident("disk_pressure", nodes=["b"], evidence={"free_bytes": 1e9})),
     "checkpoint_late": Case(incident=incident("checkpoint_overdue", summary="no checkpoint for 2,000 steps", evidence={"last_step": 100})),
+    "copy_late": Case(incident=incident("checkpoint_overdue", evidence={"copy_place": "s3://b/run", "copy_state": "absent"})),
+    "copy_corrupt": Case(
+        incident=incident("checkpoint_overdue", evidence={"copy_place": "s3://b/run", "copy_state": "w.pt differs between bytes 0 and 9"})
+    ),
+    "unseen_storage": Case(incident=incident("checkpoint_overdue", evidence={"unseen": "no answer in 30 s"})),
     "deleted_checkpoint": Case(incident=incident("checkpoint_lost", evidence={"disappeared": 3, "newest_step": 900})),
     "garbage_collection": Case(
         incident=incident("throughput_stalls", evidence={"data_wait_share": 0.01}),

@@ -2,7 +2,11 @@
 
 from holter_monitor.detector import DetectorMaker
 from holter_monitor.detectors.agent_silent import AgentSilent
+from holter_monitor.detectors.checkpoint_age import CheckpointAge
+from holter_monitor.detectors.checkpoint_copies import CheckpointCopies
 from holter_monitor.detectors.checkpoint_files import CheckpointFiles
+from holter_monitor.detectors.checkpoint_room import CheckpointRoom
+from holter_monitor.detectors.checkpoint_sight import CheckpointSight
 from holter_monitor.detectors.data_position import DataPosition
 from holter_monitor.detectors.data_stall import DataStall
 from holter_monitor.detectors.disk_pressure import DiskPressure
@@ -65,6 +69,10 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     RestartStorm,
     Overdue,
     CheckpointFiles,
+    CheckpointAge,
+    CheckpointCopies,
+    CheckpointSight,
+    CheckpointRoom,
     Fingerprints,
     ReferenceGap,
     ReferencePace,

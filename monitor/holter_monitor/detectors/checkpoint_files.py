@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from holter.frame import Event
 
 from holter_monitor.findings import Finding, Severity
+from holter_monitor.stream.checkpoint_news import MAX_ITEMS, Entry, News, news, shown_age
 from holter_monitor.stream.steps import Step, Topology
 
-MAX_FOLDERS, MAX_ITEMS = 16, 64
+MAX_FOLDERS = 16
 
 
 @dataclass(kw_only=True)
@@ -24,7 +25,7 @@ class CheckpointFiles:
 
     kind: ClassVar[str] = "checkpoint_lost"
     folders: dict[str, dict[str, list[Any]]] = field(init=False, default_factory=dict)
-    """Folder -> name -> [step, bytes, state, written, copy]."""
+    """Folder -> name -> [step, bytes, state, written]."""
     onsets: dict[str, list[int]] = field(init=False, default_factory=dict)
     """Scope -> [onset step, step of the newest checkpoint lost]."""
     step: int = field(init=False, default=0)
@@ -33,19 +34,15 @@ class CheckpointFiles:
         self.step = step.number
 
     def hear(self, event: Event, topology: Topology) -> list[Finding] | None:
-        attrs = event.get("attrs") or {}
-        folder, items = attrs.get("folder"), attrs.get("items")
-        if event["event"] != "checkpoint_files" or not isinstance(folder, str) or not isinstance(items, list):
+        told = news(event)
+        if told is None or told.problem or (told.folder not in self.folders and len(self.folders) >= MAX_FOLDERS):
             return None
-        folder = folder[:300]
-        if folder not in self.folders and len(self.folders) >= MAX_FOLDERS:
-            return None
-        before = self.folders.get(folder, {})
-        now = {(name := str(item[0])[:200]): _judged(item[1:6], before.get(name)) for item in items[-MAX_ITEMS:] if _is_item(item)}
+        folder, before = told.folder, self.folders.get(told.folder, {})
+        now = {entry.name: _judged(entry, before.get(entry.name)) for entry in told.entries}
         self.folders[folder] = now
-        return self._recovered(folder, now) + self._gone(folder, before, now) + self._broken(folder, before, now) or None
+        return self._recovered(folder, now) + self._gone(told, before, now) + self._broken(folder, before, now) or None
 
-    def _gone(self, folder: str, before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -> list[Finding]:
+    def _gone(self, told: News, before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -> list[Finding]:
         whole = _whole(before)
         gone = {name: step for name, step in whole.items() if name not in now}
         if not gone or max(gone.values()) < max(whole.values()):
@@ -53,12 +50,13 @@ class CheckpointFiles:
         left = _whole(now)
         if left and max(left.values()) >= max(gone.values()):
             return []
-        rest = f"the newest whole one left is {max(left, key=left.__getitem__)}" if left else "no whole checkpoint is left"
+        rest = _rest(told, now, max(left, key=left.__getitem__)) if left else "no whole checkpoint is left"
         names = ", ".join(sorted(gone, key=gone.__getitem__)[-3:])
-        text = f"{len(gone)} checkpoint{'s' if len(gone) > 1 else ''} disappeared from {folder}, the newest among them ({names}): {rest}; "
+        text = f"{len(gone)} checkpoint{'s' if len(gone) > 1 else ''} disappeared from {told.folder}, the newest among them ({names}): {rest}; "
         text += "stop what deletes there (a launch script that clears its folder?) and write a checkpoint now"
         severity = Severity.WARNING if left else Severity.CRITICAL
-        return [self._finding(f"checkpoints gone from {folder}", severity, text, folder=folder, lost=gone, disappeared=len(gone))]
+        scope = f"checkpoints gone from {told.folder}"
+        return [self._finding(scope, severity, text, folder=told.folder, lost=gone, disappeared=len(gone))]
 
     def _broken(self, folder: str, before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -> list[Finding]:
         said = []
@@ -110,17 +108,19 @@ class CheckpointFiles:
         )
 
 
-def _judged(item: list[Any], before: list[Any] | None) -> list[Any]:
-    """An agent that starts anew takes each checkpoint for one that is being written, at its first look; what was whole at this size still is."""
-    if before is not None and item[2] == "writing" and before[:3] == [*item[:2], "complete"]:
+def _judged(entry: Entry, before: list[Any] | None) -> list[Any]:
+    """An agent that starts anew takes each checkpoint for one that is being written, at its first look; what was whole at this size still is. One that
+    was moved has no time of its own: it keeps that of the original."""
+    if before is not None and entry.state == "writing" and before[:3] == [entry.step, entry.bytes, "complete"]:
         return before
-    return item
+    return [entry.step, entry.bytes, entry.state, entry.written or (before[3] if before else 0.0)]
+
+
+def _rest(told: News, now: Mapping[str, list[Any]], name: str) -> str:
+    written, where = now[name][3], f" at {told.copy}" if now[name][2] == "moved" else ""
+    return f"the newest whole one left is {name}{where}" + (f", {shown_age(max(0.0, told.time - written))} old" if written else "")
 
 
 def _whole(items: Mapping[str, list[Any]]) -> dict[str, int]:
     """Name -> step of those that are whole."""
     return {name: step for name, (step, _, state, *_) in items.items() if state in ("complete", "moved")}
-
-
-def _is_item(item: object) -> bool:
-    return isinstance(item, list) and 4 <= len(item) <= 6 and isinstance(item[1], int) and isinstance(item[3], str)

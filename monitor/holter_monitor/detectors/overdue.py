@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from holter.frame import Event
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.stream.steps import RunFacts, Step
-
-DECLARED = {
-    "checkpoint": ("checkpoint_interval", "checkpoint_interval_steps", "save_interval", "save_steps", "checkpoint_every"),
-    "eval": ("eval_interval", "eval_interval_steps", "eval_steps", "eval_every"),
-}
-"""Names under which trainers keep the interval, in steps, in their configuration."""
+from holter_monitor.stream.intervals import INTERVALS, declared
+from holter_monitor.stream.steps import RunFacts, Step, Topology
 
 
 @dataclass(slots=True)
@@ -40,8 +36,9 @@ class Rhythm:
 class Overdue:
     """Learned from the last eight intervals, or declared in the run's config; overdue when twice the interval has gone by in steps and in time.
 
-    Both must have gone by: a run that writes every two hours writes rarely in steps when it is fast, one that writes every thousand steps rarely
-    in hours when it is slow. Also `checkpoint_lost`: an attempt that starts before the newest checkpoint that the run declared.
+    Checkpoints whose place is watched are `CheckpointAge`'s. Both must have gone by: a run that writes every two hours writes rarely in steps when it is
+    fast, one that writes every thousand steps rarely in hours when it is slow. Also `checkpoint_lost`: an attempt that starts before the newest
+    checkpoint that the run declared.
     """
 
     kind: ClassVar[str] = "checkpoint_overdue"
@@ -49,19 +46,21 @@ class Overdue:
     """Intervals after which it is overdue."""
     learned_events: int = 4
     """Events (three intervals) that make a rhythm."""
-    rhythms: dict[str, Rhythm] = field(init=False, default_factory=lambda: {word: Rhythm() for word in DECLARED})
+    rhythms: dict[str, Rhythm] = field(init=False, default_factory=lambda: {word: Rhythm() for word in INTERVALS})
     declared: dict[str, int] = field(init=False, default_factory=dict)
     attempt: str = field(init=False, default="")
     newest: int = field(init=False, default=-1)
     """Step of the newest checkpoint that was declared."""
     path: str = field(init=False, default="")
     started: tuple[int, float] | None = field(init=False, default=None)
+    is_watched: bool = field(init=False, default=False)
+    """An agent looks at the checkpoints' place."""
 
     def begin(self, run: RunFacts) -> None:
-        for word, names in DECLARED.items():
-            value = _first(run.config, names)
-            if value:
-                self.declared[word] = value
+        self.declared = {word: steps for word in INTERVALS if (steps := declared(run.config, word))}
+
+    def hear(self, event: Event, topology: Topology) -> None:
+        self.is_watched |= event["event"] == "checkpoint_files"
 
     def observe(self, step: Step) -> list[Finding] | None:
         said: list[Finding] = []
@@ -70,7 +69,7 @@ class Overdue:
         for word, rhythm in self.rhythms.items():
             if word in step.words:
                 said += self._happened(word, rhythm, step)
-            elif rhythm.onset is None and step.number % 8 == 0:
+            elif rhythm.onset is None and step.number % 8 == 0 and not (self.is_watched and word == "checkpoint"):
                 said += self._check(word, rhythm, step)
         return said or None
 
@@ -150,11 +149,3 @@ class Overdue:
             else f"the {what} due at step {onset} has not come by step {step.number}: {since}{ago}{every}",
             evidence={"last_step": last, "interval_steps": steps, "window": [max(0, onset - 50), max(step.number, onset)]},
         )
-
-
-def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    for name in names:
-        value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None

@@ -13,6 +13,8 @@ from holter_monitor.diagnosis.changed_data import CHANGED_DATA
 from holter_monitor.diagnosis.changed_schedule import CHANGED_SCHEDULE
 from holter_monitor.diagnosis.checkpoint_late import CHECKPOINT_LATE
 from holter_monitor.diagnosis.checkpoint_pause import CHECKPOINT_PAUSE
+from holter_monitor.diagnosis.copy_corrupt import COPY_CORRUPT
+from holter_monitor.diagnosis.copy_late import COPY_LATE
 from holter_monitor.diagnosis.crash import CRASH
 from holter_monitor.diagnosis.data_position import DATA_POSITION
 from holter_monitor.diagnosis.deleted_checkpoint import DELETED_CHECKPOINT
@@ -35,6 +37,7 @@ from holter_monitor.diagnosis.standing_elsewhere import STANDING_ELSEWHERE
 from holter_monitor.diagnosis.stuck_collective import STUCK_COLLECTIVE
 from holter_monitor.diagnosis.throttled_gpu import THROTTLED_GPU
 from holter_monitor.diagnosis.unlike_collectives import UNLIKE_COLLECTIVES
+from holter_monitor.diagnosis.unseen_storage import UNSEEN_STORAGE
 
 CAUSES: tuple[Cause, ...] = (
     SLOW_STORAGE,
@@ -64,6 +67,9 @@ CAUSES: tuple[Cause, ...] = (
     EQUAL_SEEDS,
     FULL_DISK,
     CHECKPOINT_LATE,
+    COPY_LATE,
+    COPY_CORRUPT,
+    UNSEEN_STORAGE,
     DELETED_CHECKPOINT,
 )
 _LEAST = 0.08

@@ -15,5 +15,7 @@ CHECKPOINT_LATE = Cause(
         Clue(4.0, says("steps_again", lambda steps: steps > 0, "{value} steps would have to be trained again")),
         Clue(-1.5, beside("disk_pressure")),
         Clue(-2.0, beside("hang")),
+        Clue(-6.0, says("copy_place", bool, "the checkpoint itself is there")),
+        Clue(-6.0, says("unseen", bool, "nobody can see whether it is there")),
     ),
 )
