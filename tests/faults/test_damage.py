@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 from collector import collector, frame
+from holter.cli import main
 
 STEPS = 200
 
@@ -96,6 +97,11 @@ def salvage(data):
 def count(path):
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute("SELECT count(*) FROM step_summaries").fetchone()[0]
+
+
+def test_a_folder_that_is_not_there_is_not_made_and_not_sound(tmp_path, capsys):
+    assert main(["salvage", "--data", str(tmp_path / "misspelt")]) == 2
+    assert "no such folder" in capsys.readouterr().err and not (tmp_path / "misspelt").exists()
 
 
 @pytest.mark.parametrize("header", [True, False])

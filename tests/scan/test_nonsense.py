@@ -166,6 +166,16 @@ def test_a_folder_without_logs_is_not_healthy(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(out) == [] and "no log in it" in err
 
 
+def test_of_columns_that_nobody_knows_it_is_not_said_that_they_are_healthy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd.jsonl").write_text("".join(f'{{"step": {step}, "wobble": {step % 3}}}\n' for step in range(9)))
+    assert main(["scan", str(tmp_path / "odd.jsonl")]) == 2
+    said = capsys.readouterr().out
+    assert "not judged" in said and "healthy" not in said and "--map" in said
+    (tmp_path / "plain.jsonl").write_text("".join(f'{{"step": {step}, "loss": 2.0}}\n' for step in range(9)))
+    assert main(["scan", str(tmp_path)]) == 0
+    assert "healthy, 1 not judged" in capsys.readouterr().out
+
+
 def test_a_folder_that_may_not_be_listed_and_a_file_that_may_not_be_read_are_errors(tmp_path: Path) -> None:
     (tmp_path / "dangling.csv").symlink_to(tmp_path / "nowhere")
     assert main(["scan", str(tmp_path / "dangling.csv")]) == 2

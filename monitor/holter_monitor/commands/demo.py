@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.steps < 1:
+        print(f"holter demo: --steps {arguments.steps}: at least one", file=sys.stderr)
+        return 2
     if importlib.util.find_spec("torch") is None:
         print("holter demo trains a real model and needs torch: pip install torch, or `make demo` in a checkout.", file=sys.stderr)
         return 2

@@ -27,9 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0: all sound; 3: something was damaged; 2: it could not be looked at."""
     os.umask(0o077)
+    data = arguments.data or data_directory(os.environ)
+    if not data.is_dir():
+        print(f"holter salvage: --data {data}: there is no such folder; name the one that `holter serve` was given", file=sys.stderr)
+        return 2
     try:
-        lock = claim(arguments.data or data_directory(os.environ))
-        found = [_look(path, create) for path, create in _files(arguments.data or data_directory(os.environ)) if path.exists()]
+        lock = claim(data)
+        found = [_look(path, create) for path, create in _files(data) if path.exists()]
         lock.close()
     except (MonitorError, OSError, sqlite3.OperationalError) as error:
         print(f"holter salvage: {error}", file=sys.stderr)
@@ -37,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found))
     else:
+        if not found:
+            print(f"{data} holds no store")
         for each in found:
             print(f"{each['file']}: {each['state']}")
             if each["rows"] is not None:

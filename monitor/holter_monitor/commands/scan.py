@@ -1,7 +1,8 @@
 """Look through logs of earlier runs: what went wrong, when, what it cost.
 
 Reads CSV, JSON lines, Parquet, TensorBoard, wandb, trainer_state.json and the text logs of the usual frameworks, compressed or not;
-what a file is, is told from its content. Exit status: 0 nothing of severity warning or higher, 3 something, 2 a log could not be read.
+what a file is, is told from its content. Exit status: 0 nothing of severity warning or higher, 3 something, 2 a log could not be read, or
+none had a column that could be judged.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def _saved(arguments: argparse.Namespace, settings: ScanSettings, runs: list[Sca
 
 
 def exit_status(runs: list[Scanned], failures: list[LogError]) -> int:
-    if failures:
+    if failures or not any(scanned.is_judged for scanned in runs):
         return UNREADABLE
     is_trouble = any(trouble.is_loud for scanned in runs for trouble in scanned.troubles)
     return TROUBLE if is_trouble else CLEAN

@@ -68,6 +68,11 @@ class Scanned:
     notes: list[str] = field(default_factory=list)
     trace: Trace = field(default_factory=Trace)
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether the log had anything to go by: of columns that nobody knows it must not be said that they are healthy."""
+        return bool(self.trace.metrics.keys() & set(SHOWN) or self.troubles)
+
 
 @dataclass(slots=True)
 class _Follower:
@@ -233,7 +238,7 @@ def _notes(log: LogFile, scanned: Scanned, failure: LogError | None) -> list[str
     notes = [*log.broken.named, *log.notes]
     if failure is not None:
         notes.append("read only in part")
-    if not scanned.trace.metrics.keys() & set(SHOWN):
+    if not scanned.is_judged:
         notes.append("no column that Holter has a word for; name them with --map COLUMN=METRIC")
     elif "loss" not in scanned.trace.metrics:
         notes.append("no loss among its columns, so the training itself was not judged; name it with --map COLUMN=loss")

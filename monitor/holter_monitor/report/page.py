@@ -27,12 +27,14 @@ def render(runs: list[Scanned], failures: list[LogError]) -> str:
 
 def _run(run: Scanned) -> dict[str, Any]:
     loud = [trouble for trouble in run.troubles if trouble.is_loud]
+    count = sum(trouble.cause is None for trouble in loud)
     return {
         "source": run.source,
         "extent": words.extent(run),
         "broken": run.broken,
         "notes": run.notes,
-        "count": sum(trouble.cause is None for trouble in loud),
+        "verdict": words.verdict(run, count),
+        "count": count,
         "plots": [
             (
                 metric,

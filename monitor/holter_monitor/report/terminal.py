@@ -13,7 +13,7 @@ from holter_monitor.imports.records import LogError
 from holter_monitor.offline.episodes import Trouble
 from holter_monitor.offline.scan import Scanned
 from holter_monitor.offline.traces import Frame
-from holter_monitor.report.words import action, certainty, duration, extent, number, when
+from holter_monitor.report.words import action, certainty, duration, extent, number, verdict, when
 
 STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.CRITICAL: "bold red"}
 SHOWN_TROUBLES = 12
@@ -47,11 +47,9 @@ def show(console: Console, run: Scanned, *, limit: int = SHOWN_TROUBLES) -> None
 
 
 def _headline(console: Console, run: Scanned, count: int) -> None:
-    verdict = (
-        Text("healthy", style="green") if not count else Text(f"{count} {'incident' if count == 1 else 'incidents'}", style="bold red")
-    )
+    style = "bold red" if count else "green" if run.is_judged else "yellow"
     console.print(Text(run.source, style="bold"), soft_wrap=True)  # a path must stay whole to be copied
-    console.print(_indented(Text.assemble(verdict, (f" · {extent(run)}", "dim")), 2))
+    console.print(_indented(Text.assemble((verdict(run, count), style), (f" · {extent(run)}", "dim")), 2))
 
 
 def _trouble(console: Console, trouble: Trouble, frame: Frame | None) -> None:
@@ -108,8 +106,13 @@ def close(console: Console, runs: list[Scanned], failures: list[LogError]) -> No
     """The last lines: all runs together, and what could not be read."""
     loud = [sum(trouble.is_loud and trouble.cause is None for trouble in run.troubles) for run in runs]
     console.print()
+    blind = sum(not run.is_judged for run in runs)
     summary = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}, {sum(run.records for run in runs):,} records: "
-    summary += f"{sum(loud)} {'incident' if sum(loud) == 1 else 'incidents'} in {sum(map(bool, loud))} of them" if any(loud) else "healthy"
+    if any(loud):
+        summary += f"{sum(loud)} {'incident' if sum(loud) == 1 else 'incidents'} in {sum(map(bool, loud))} of them"
+    else:
+        summary += "healthy" if blind < len(runs) else "nothing in them that could be judged"
+    summary += f", {blind} not judged" if 0 < blind < len(runs) else ""
     if runs:
         console.print(Text(summary, style="bold"))
     if failures:

@@ -70,3 +70,10 @@ def certainty(trouble: Trouble) -> str:
 def action(trouble: Trouble) -> str:
     """What to do; empty where there is nothing better than to look."""
     return str(trouble.causes[0].get("action") or "") if trouble.causes else ""
+
+
+def verdict(run: Scanned, count: int) -> str:
+    """In a word or two, `count` incidents being worth telling."""
+    if count:
+        return f"{count} {'incident' if count == 1 else 'incidents'}"
+    return "healthy" if run.is_judged else "not judged"
