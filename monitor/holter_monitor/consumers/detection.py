@@ -34,6 +34,9 @@ REST_SECONDS = 3_600.0
 """A run of which nothing came for so long gives up its place in memory."""
 ALARM_SECONDS = 1.0
 """How often time alone may change incidents: reminders, escalations, ends of silences."""
+APART_SECONDS = 0.1
+"""Two thousand frames a second in batches of the twenty that share a commit of the log would be a hundred transactions a second; in ten they cost a
+third. The first frame after a rest waits for nobody."""
 GRACE_SECONDS = 90.0
 """After its own start the collector lets this much time pass before silence means anything: it was the collector that was away."""
 
@@ -74,6 +77,7 @@ class _Effects:
 
 class Detection(Consumer):
     name = "detection"
+    apart_seconds = APART_SECONDS
 
     def __init__(
         self, log: FrameLog, control: Control, meters: Meters, *, bench: Bench, alarm: Alarm, wake: Callable[[], None], broadcast: Broadcast

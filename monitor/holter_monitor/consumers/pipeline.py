@@ -26,6 +26,9 @@ class Consumer(ABC):
 
     name: str
     gather_seconds = 0.0
+    """How long the first entry waits for company."""
+    apart_seconds = 0.0
+    """How long after the begin of a batch the next one begins at the soonest."""
 
     def __init__(self, log: FrameLog, meters: Meters, clock: Callable[[], float] = time.time) -> None:
         self._log, self._meters, self._clock = log, meters, clock
@@ -34,6 +37,7 @@ class Consumer(ABC):
         """When the oldest entry that is still to do was received; None if all is done."""
         self.trouble: str | None = None
         """What keeps it from going on, if something does."""
+        self._begun_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"holter-{self.name}", daemon=True)
 
@@ -82,8 +86,8 @@ class Consumer(ABC):
 
     def _turn(self) -> None:
         if self._log.wait(self.offset, timeout=1.0):
-            if self.gather_seconds:
-                self._stopping.wait(self.gather_seconds)
+            self._stopping.wait(max(self.gather_seconds, self._begun_at + self.apart_seconds - time.monotonic()))
+            self._begun_at = time.monotonic()
             entries = self._log.read(self.offset, BATCH_FRAMES)
             if entries:
                 self.oldest_waiting = entries[0].received

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 from holter.frame import Event, Frame
 
@@ -66,24 +67,27 @@ class Records:
             self._agents.clear()
         if len(self._attempts) > REMEMBERED:
             self._attempts.clear()
+        by_attempt: dict[tuple[str, str], list[Entry]] = {}
         for entry in entries:
-            self._touch(connection, entry)
+            by_attempt.setdefault((entry.frame.run, entry.frame.attempt), []).append(entry)
+        for key, mine in by_attempt.items():
+            self._touch(connection, key, mine)
         self._write_agents(connection, entries)
         self._write_attempts(connection, entries)
         return self._write_events(connection, entries)
 
-    def _touch(self, connection: sa.Connection, entry: Entry) -> None:
-        """The attempt of a frame exists and spans its steps."""
-        frame = entry.frame
-        key = (frame.run, frame.attempt)
+    def _touch(self, connection: sa.Connection, key: tuple[str, str], entries: Sequence[Entry]) -> None:
+        """The attempt of these frames exists and spans their steps."""
         known = self._attempts.get(key) or self._load(connection, key)
         if known is None:
-            last = connection.execute(sa.select(sa.func.max(attempts.c.number)).where(attempts.c.run == frame.run)).scalar()
+            run, attempt = key
+            last = connection.execute(sa.select(sa.func.max(attempts.c.number)).where(attempts.c.run == run)).scalar()
             known = _Attempt(None, None, (last or 0) + 1)
-            row = {"run": frame.run, "attempt": frame.attempt, "number": known.number, "started_at": entry.received, "state": "running"}
+            row = {"run": run, "attempt": attempt, "number": known.number, "started_at": entries[0].received, "state": "running"}
             connection.execute(attempts.insert().values(**row, world_size=1, mesh={}))
         self._attempts[key] = known
-        steps = frame.step[frame.step >= 0] if frame.rows else frame.step
+        steps = np.concatenate([entry.frame.step for entry in entries])
+        steps = steps[steps >= 0]
         if len(steps):
             first, last_step = int(steps.min()), int(steps.max())
             known.first_step = first if known.first_step is None else min(known.first_step, first)
