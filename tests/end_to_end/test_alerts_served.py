@@ -17,7 +17,7 @@ from holter.frame import Column, Frame
 from sink import Answer, Call, Sink
 
 
-def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
+def eventually(look: Callable[[], Any], seconds: float = 60.0) -> Any:
     ends, answer = time.monotonic() + seconds, None
     while time.monotonic() < ends:
         answer = look()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from holter_monitor.diagnosis import CAUSES, Case, Event, Signal, diagnose
+from holter_monitor.diagnosis.leads import LEADS, leads
 from holter_monitor.diagnosis.remedy import remedy
 from holter_monitor.findings import KINDS, Severity
 from holter_monitor.incidents import Incident
@@ -249,3 +253,43 @@ def test_the_rewind_point_lies_before_the_precursor_and_the_skip_list_spans_both
     found = remedy(case)
     assert found["rewind"] == {"before_step": 33_250, "skip_steps": [33_250, 36_580], "step": 33_000, "path": "s3://ckpt/33000"}
     assert found["precursor"]["step"] == 33_250 and found["batches"][0]["documents"] == "a.jsonl:17"
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("ranks", [[], [3]])
+def test_whatever_is_told_without_a_sure_cause_says_where_to_look(kind: str, ranks: list[int]) -> None:
+    case = Case(incident=incident(kind, ranks=ranks, nodes=["gpu-07"] if ranks else []), world_size=8)
+    causes = diagnose(case)
+    said = leads(case, causes).get("look_at", [])
+    assert said or (causes and causes[0]["confidence"] >= 0.5)
+    assert not any(re.search(r"[{}]|None", lead) for lead in said) and len(said) <= 4
+
+
+def test_a_slow_run_of_unknown_cause_says_which_panel_and_command_for_which_nodes_and_steps() -> None:
+    everywhere = leads(Case(incident=incident("throughput_drop", detected_step=1400), world_size=8), [])["look_at"]
+    assert "all ranks, steps 1000 to 1400" in everywhere[0] and 'panel "Data wait"' in everywhere[0]
+    assert "iostat" in everywhere[1] and "draining nodes will not help" in everywhere[1] and "all nodes" in everywhere[1]
+    one = leads(Case(incident=incident("straggler", ranks=[3], nodes=["gpu-07"]), world_size=8), [])["look_at"]
+    assert any("rank 3" in lead or "ranks 3" in lead or " 3 on gpu-07" in lead for lead in one) and all(
+        "all nodes" not in lead for lead in one
+    )
+
+
+def test_what_was_never_recorded_is_said_only_where_somebody_looked() -> None:
+    drop = incident("throughput_drop")
+    told = [
+        leads(Case(incident=drop, signals=signals), [])["look_at"][0] for signals in ({}, {"loss": moved(2, 2)}, {WAIT: moved(0.1, 0.1)})
+    ]
+    assert ["run.batches(loader)" in lead for lead in told] == [False, True, False]
+
+
+def test_a_sure_cause_needs_no_leads() -> None:
+    case = CASES["bad_batch"]
+    assert leads(case, diagnose(case)) == {} and "look_at" in leads(case, [])
+
+
+def test_the_panels_that_are_named_exist() -> None:
+    boards = Path(__file__).parents[2] / "dashboards" / "grafana"
+    titles = [panel["title"] for board in boards.glob("*.json") for panel in json.loads(board.read_text())["panels"]]
+    named = {name for lead in LEADS for part in re.findall(r"panels? ([^)]*)", lead.look) for name in re.findall(r'"([^"]+)"', part)}
+    assert named and all(any(title.startswith(name) for title in titles) for name in named), named

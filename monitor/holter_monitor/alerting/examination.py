@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from holter_monitor.alerting.notices import Desk, Run
 from holter_monitor.diagnosis import Case, Signal, diagnose
+from holter_monitor.diagnosis.leads import leads
 from holter_monitor.diagnosis.remedy import remedy
 from holter_monitor.diagnosis.symptoms import SURE
 from holter_monitor.errors import MonitorError
@@ -41,8 +42,10 @@ class Examination:
             found = signals.of_ranks(desk.connection, incident, is_everywhere=case.is_everywhere)
             found |= self._sampled(run, incident, found.get("step_time_seconds")) if desk.looks_left > LOOKS - _HOST_LOOKS else {}
             case = replace(case, signals=found, events=signals.events(desk.connection, incident))
-        incident.evidence = {**incident.evidence, **remedy(case)}
-        return diagnose(case)
+        causes = diagnose(case)
+        known = {key: value for key, value in incident.evidence.items() if key != "look_at"}
+        incident.evidence = {**known, **remedy(case), **leads(case, causes)}
+        return causes
 
     def _sampled(self, run: Run, incident: Incident, step_time: Signal | None) -> dict[str, Signal]:
         if self.samples is None:

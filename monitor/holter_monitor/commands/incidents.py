@@ -92,6 +92,8 @@ def _show(console: Console, found: dict[str, Any]) -> None:
         console.print(f"{place}. {escape(str(cause.get('sentence') or cause.get('cause')))}")
         if cause.get("action"):
             console.print(f"   → {escape(str(cause['action']))}")
+    for place, lead in enumerate(found["evidence"].get("look_at") or (), 1):
+        console.print(f"look at {place}. {escape(str(lead))}")
     for change in found["history"]:
         words = " ".join(str(change[key]) for key in ("actor", "note") if change[key])
         console.print(f"[dim]{change['at']}  {change['change']}  {escape(words)}[/]")

@@ -70,6 +70,12 @@ class Case:
         return not self.incident.ranks or len(self.incident.ranks) >= max(2, 0.9 * self.world_size)
 
     @property
+    def last_step(self) -> int:
+        """The last step that its findings speak of."""
+        told = [finding.detected_step if finding.end_step is None else finding.end_step for finding in self.incident.findings.values()]
+        return max([self.incident.detected_step if self.incident.end_step is None else self.incident.end_step, *told])
+
+    @property
     def place(self) -> str:
         """Where it is, for sentences: "rank 3 on gpu-01", "all ranks"."""
         ranks, nodes = self.incident.ranks, self.incident.nodes

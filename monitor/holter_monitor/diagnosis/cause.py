@@ -42,11 +42,18 @@ def facts(case: Case) -> dict[str, Any]:
     return {
         "place": case.place,
         "ranks": spans(incident.ranks) or "all ranks",
-        "nodes": folded(incident.nodes) or "its node",
+        "nodes": folded(incident.nodes) or ("all nodes" if case.is_everywhere and case.world_size > 1 else "its node"),
         "onset": incident.onset_step,
+        "steps": _steps(incident.onset_step, case.last_step),
         "end": incident.end_step if incident.end_step is not None else incident.detected_step,
         "rewind": "the last checkpoint before it" if saved is None else f"the checkpoint of step {saved.step}",
     }
+
+
+def _steps(first: int, last: int) -> str:
+    if first < 0:
+        return "since it began"
+    return f"steps {first} to {last}" if last > first else f"around step {first}"
 
 
 def rises(metric: str, times: float, name: str, *, least: float = 0.0) -> Look:

@@ -24,13 +24,12 @@ def remedy(case: Case) -> dict[str, Any]:
         found["precursor"] = {"step": first, "summary": min(early, key=lambda other: other.onset_step).summary}
     saved = [e for e in case.events if e.word == "checkpoint" and e.step is not None and e.step < first]
     newest = max(saved, key=lambda event: event.step or 0, default=None)
-    reached = [finding.end_step or finding.detected_step for finding in incident.findings.values()]
-    last = max([incident.end_step or incident.detected_step, *reached])
-    rewind: dict[str, Any] = {"before_step": first, "skip_steps": [first, max(first, last)]}
+    last = max(first, case.last_step)
+    rewind: dict[str, Any] = {"before_step": first, "skip_steps": [first, last]}
     if newest is not None:
         rewind |= {"step": newest.step, "path": str(newest.attrs.get("path", ""))[:500]}
     found["rewind"] = rewind
-    batches = _batches(case, first, max(first, last))
+    batches = _batches(case, first, last)
     return found | ({"batches": batches} if batches else {})
 
 

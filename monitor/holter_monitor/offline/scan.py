@@ -10,6 +10,7 @@ from holter_monitor import imports
 from holter_monitor.detector import DetectorMaker
 from holter_monitor.detectors import DETECTORS
 from holter_monitor.diagnosis import Case, diagnose
+from holter_monitor.diagnosis.leads import leads
 from holter_monitor.diagnosis.remedy import remedy
 from holter_monitor.engine import Engine
 from holter_monitor.findings import Finding
@@ -127,7 +128,7 @@ def _diagnose(trouble: Trouble, scanned: Scanned) -> None:
     signals = {metric: signal for metric, move in frame.moves.items() if (signal := move.signal) is not None}
     case = Case(incident=incident, signals=signals, events=list(scanned.trace.events), others=beside, world_size=scanned.num_ranks)
     incident.causes = diagnose(case)
-    incident.evidence = {**incident.evidence, **remedy(case)}
+    incident.evidence = {**incident.evidence, **remedy(case), **leads(case, incident.causes)}
 
 
 def scan(paths: Iterable[str | Path], settings: ScanSettings) -> Iterator[Scanned | LogError]:

@@ -68,8 +68,10 @@ def certainty(trouble: Trouble) -> str:
 
 
 def action(trouble: Trouble) -> str:
-    """What to do; empty where there is nothing better than to look."""
-    return str(trouble.causes[0].get("action") or "") if trouble.causes else ""
+    """What to do: against the likely cause, or where to look for one."""
+    if trouble.causes:
+        return str(trouble.causes[0].get("action") or "")
+    return "; ".join(f"look at {lead}" for lead in (trouble.incident.evidence.get("look_at") or ())[:2])
 
 
 def verdict(run: Scanned, count: int) -> str:

@@ -57,7 +57,7 @@ function head(incident) {
     el("div", { class: "head" }, el("span", { class: "crumb" }, el("a", { href: "#/incidents" }, "Incidents"), " / ", el("a", { href: link("runs", incident.run) }, `${incident.project} / ${incident.run_name}`)),
       severity(incident.severity), state(incident.state), el("span", { class: "soft small" }, words(incident.kind))),
     el("h1", { class: "lead" }, sentence(incident.summary)),
-    incident.causes[0]?.action ? el("div", { class: "todo" }, el("h3", {}, "What to do"), el("p", {}, sentence(incident.causes[0].action))) : null,
+    todo(incident),
     facts([
       ["Steps", `${number(incident.onset_step)}${until}`], ["Seen at step", number(incident.detected_step)],
       ["Cost", incident.cost === null ? "–" : duration(incident.cost), incident.cost === null ? "" : "lost"],
@@ -66,6 +66,14 @@ function head(incident) {
       incident.acknowledged_by ? ["Acknowledged by", incident.acknowledged_by, ago(incident.acknowledged)] : null,
     ]),
   ];
+}
+
+// Against the likely cause; where to look, as long as none is sure.
+function todo(incident) {
+  const action = incident.causes[0]?.action, leads = incident.evidence?.look_at || [];
+  if (!action && !leads.length) return null;
+  return el("div", { class: "todo" }, el("h3", {}, "What to do"), action ? el("p", {}, sentence(action)) : null,
+    leads.length ? [el("p", {}, action ? "Look also at" : "Look, in this order, at"), el("ol", {}, leads.map((lead) => el("li", {}, lead)))] : null);
 }
 
 // What it is a symptom of, and what is a symptom of it: one trouble, one alert, and still nothing hidden.
@@ -86,7 +94,7 @@ function causes(incident) {
 
 function numbers(incident) {
   const isSaid = (value) => value !== null && value !== "" && !(Array.isArray(value) && !value.length);
-  const rows = Object.entries(incident.evidence || {}).filter(([name, value]) => isSaid(value) && name !== "stacks"); // they have a card of their own
+  const rows = Object.entries(incident.evidence || {}).filter(([name, value]) => isSaid(value) && name !== "stacks" && name !== "look_at"); // they have places of their own
   if (!rows.length) return null;
   return el("section", { class: "card" }, el("h2", {}, "Evidence"), el("div", { class: "table pairs" }, el("table", {}, el("tbody", {},
     rows.map(([name, value]) => el("tr", {}, el("th", {}, words(name)), el("td", {}, typeof value === "number" ? measured(name, value) : spoken(value))))))));
