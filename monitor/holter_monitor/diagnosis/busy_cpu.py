@@ -8,7 +8,7 @@ _CPU = "process_cpu_wait_ratio"
 BUSY_CPU = Cause(
     name="busy_cpu",
     explains=("straggler", "throughput_drop", "throughput_stalls", "throughput_decline", "data_stall"),
-    sentence="something else takes the CPU that {place} need",
+    sentence="something else takes the CPU from {place}",
     action="find it on {nodes} (top, ps) and move or stop it; pin the ranks to cores; on a virtual machine ask for the steal",
     clues=(
         Clue(4.0, grows(_CPU, 0.15, "is ready to run and has no CPU")),
