@@ -116,6 +116,15 @@ class Incident:
         return self.conversation or self.id
 
     @property
+    def episode_onset(self) -> int:
+        """Where the worst of what lasts began (of what came last, if nothing does): an earlier episode, or a hint that came before, lies further back."""
+        lasting = [finding for finding in self.findings.values() if not finding.is_over]
+        worst = max((finding.severity for finding in lasting), default=None)
+        if worst is not None:
+            return min(finding.onset_step for finding in lasting if finding.severity == worst)
+        return max((finding.onset_step for finding in self.findings.values()), default=self.onset_step)
+
+    @property
     def is_active(self) -> bool:
         return self.state in ACTIVE
 

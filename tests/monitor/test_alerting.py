@@ -209,6 +209,19 @@ def test_a_cause_and_a_symptom_of_one_diagnosed_cause_are_one_wherever_their_ons
     assert after["straggler"].causes[0]["cause"] == "throttled_gpu" and after["throughput_drop"].parent == after["straggler"].id
 
 
+def test_a_symptom_s_onset_is_that_of_what_lasts_not_of_an_earlier_hint(connection: sa.Connection) -> None:
+    """A drop of step 49 that was over joins the incident of step 1021: the stall of step 1015 explains what lasts now."""
+    alerting = Alerting(policy())
+    hint = Finding(kind="throughput_drop", severity=Severity.WARNING, onset_step=49, detected_step=60, end_step=90, summary="-5 %")
+    drop = replace(hint, severity=Severity.CRITICAL, onset_step=1021, detected_step=1060, end_step=None)
+    stall = Finding(kind="data_stall", severity=Severity.CRITICAL, onset_step=1015, detected_step=1064, summary="data wait 70 %")
+    alerting.apply(connection, RUN, [hint], 1000.0)
+    alerting.apply(connection, RUN, [drop], 1020.0)
+    alerting.apply(connection, RUN, [stall], 1021.0)
+    found = {row.kind: row for row in connection.execute(sa.select(incidents))}
+    assert found["throughput_drop"].onset_step == 49 and found["throughput_drop"].parent == found["data_stall"].id
+
+
 def test_a_silenced_incident_is_visible_but_nobody_is_told_until_the_silence_ends(connection: sa.Connection) -> None:
     alerting = Alerting(policy())
     alerting.add_silence(connection, matchers={"kind": "loss_*"}, author="ada", reason="new data mix", starts=900.0, ends=2000.0, now=900.0)

@@ -61,7 +61,7 @@ class Case:
 
     def near(self, *words: str, before: int = 200, after: int = 5) -> list[Event]:
         """The events of these words around the onset, in steps; those without a step count as well."""
-        onset = self.incident.onset_step
+        onset = self.incident.episode_onset
         return [e for e in self.events if e.word in words and (e.step is None or onset - before <= e.step <= onset + after)]
 
     @property

@@ -44,7 +44,7 @@ def facts(case: Case) -> dict[str, Any]:
         "ranks": spans(incident.ranks) or "all ranks",
         "nodes": folded(incident.nodes) or ("all nodes" if case.is_everywhere and case.world_size > 1 else "its node"),
         "onset": incident.onset_step,
-        "steps": _steps(incident.onset_step, case.last_step),
+        "steps": _steps(incident.episode_onset, case.last_step),
         "end": incident.end_step if incident.end_step is not None else incident.detected_step,
         "rewind": "the last checkpoint before it" if saved is None else f"the checkpoint of step {saved.step}",
     }

@@ -47,12 +47,13 @@ def explains(cause: Incident, symptom: Incident) -> bool:
 
 
 def _near(cause: Incident, symptom: Incident) -> bool:
-    # A symptom cannot begin long before its cause; but both onsets are estimates, so a little earlier is allowed.
-    if cause.onset_step < 0 or symptom.onset_step < 0:
+    # A symptom cannot begin long before its cause; but both onsets are estimates, so a little earlier is allowed. Of a symptom that came
+    # before, what lasts now is to be explained; a cause that came before may have begun it then.
+    if cause.onset_step < 0 or symptom.episode_onset < 0:
         return abs(cause.created - symptom.created) <= _NEAR_SECONDS
-    if symptom.onset_step < cause.onset_step - _earlier_steps(cause, symptom):
+    if symptom.episode_onset < cause.onset_step - _earlier_steps(cause, symptom):
         return False
-    return symptom.onset_step <= max(cause.detected_step, cause.end_step or cause.detected_step) + _NEAR_STEPS
+    return symptom.episode_onset <= max(cause.detected_step, cause.end_step or cause.detected_step) + _NEAR_STEPS
 
 
 def _have_one_cause(one: Incident, other: Incident) -> bool:

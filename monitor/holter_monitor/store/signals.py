@@ -34,7 +34,7 @@ ROW = step_summaries.c
 
 def of_ranks(connection: sa.Connection, incident: Incident, *, is_everywhere: bool) -> dict[str, Signal]:
     """From the step summaries. Of an incident of few ranks the extreme over ranks is followed: the mean over thousands hides them."""
-    onset = incident.onset_step
+    onset = incident.episode_onset
     if onset < 0 or not incident.attempt:
         return {}
     bucket = sa.case((ROW.step < onset - LEADING, 0), (ROW.step < onset, 1), else_=2).label("bucket")
@@ -67,7 +67,7 @@ def _signal(metric: str, places: Mapping[int, Any], is_everywhere: bool) -> Sign
 
 def of_hosts(samples: SampleStore, incident: Incident, *, step_seconds: float | None = None) -> dict[str, Signal]:
     """From the sample store, on the incident's nodes (or all of them). What was sampled less than twice before the onset says nothing."""
-    onset, found = incident.onset_step, {}
+    onset, found = incident.episode_onset, {}
     names = samples.nodes(incident.run)
     known = [name for name in samples.metrics(incident.run) if name.startswith(HOSTS)] if onset >= 0 else []
     metrics = sorted(known, key=lambda name: "." in name)[:MOST_HOST_SIGNALS]  # a node of many disks must not crowd out what it has one of
@@ -84,7 +84,7 @@ def of_hosts(samples: SampleStore, incident: Incident, *, step_seconds: float | 
 def of_processes(samples: SampleStore, incident: Incident, world_size: int, *, step_seconds: float | None = None) -> dict[str, Signal]:
     """What the ranks' own processes waited for: of the incident's ranks (or all), the one whose waiting grew most. One rank that waits holds
     up all, so a mean over them would hide it."""
-    onset = incident.onset_step
+    onset = incident.episode_onset
     known = [name for name in samples.metrics(incident.run) if name in PROCESSES] if onset >= 0 else []
     ranks = incident.ranks[:MOST_RANKS] or (None if world_size <= MOST_RANKS else list(range(0, world_size, -(-world_size // MOST_RANKS))))
     found = {}
@@ -111,7 +111,7 @@ def _window(incident: Incident, step_seconds: float | None) -> Window:
     """Samplers go by time: where steps are quick, more of them are looked at."""
     quick = 0 if not step_seconds else min(20_000, int(HOST_SECONDS / step_seconds))
     before, after = max(BEFORE, quick), max(AFTER, quick // 2)
-    return Window(from_step=max(0, incident.onset_step - before), to_step=max(incident.detected_step, incident.onset_step + after))
+    return Window(from_step=max(0, incident.episode_onset - before), to_step=max(incident.detected_step, incident.episode_onset + after))
 
 
 def _sampled(
@@ -129,7 +129,8 @@ def events(connection: sa.Connection, incident: Incident) -> list[Event]:
     """What was declared or seen around the onset, and the checkpoints before it; oldest first."""
     row = run_events.c
     near = sa.or_(
-        row.step.is_(None) & (row.at >= incident.created - 600), row.step.between(incident.onset_step - 300, incident.onset_step + AFTER)
+        row.step.is_(None) & (row.at >= incident.created - 600),
+        row.step.between(incident.episode_onset - 300, incident.episode_onset + AFTER),
     )
     saved = sa.and_(row.event == "checkpoint", row.step < incident.onset_step)
     wanted = [
