@@ -17,7 +17,7 @@ run = holter.init(project="p", name="n", url=sys.argv[1], directory=sys.argv[2])
 for step in range(int(sys.argv[3])):
     run.step(step, loss=float(step), lr=0.1)
     if step % 20 == 0: time.sleep(float(sys.argv[4]))
-    if step % 100 == 0: run.event("mark", at=step)
+    if step % int(sys.argv[5]) == 0: run.event("mark", at=step)
 run.finish()
 """
 
@@ -58,20 +58,29 @@ def agents(folder):
             continue
 
 
-def campaign(folder, *, ranks, steps, pause, kills, seed, seconds):
+def campaign(folder, *, ranks, steps, pause, kills, seed, seconds, nodes=1, apart=100):
+    """Ranks say a mark every `apart` steps. Each is a frame at once, and at these faults an agent ships some three frames a second."""
     with Faulty(seed).serving() as collector:
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", RANK, collector.url, str(folder), str(steps), str(pause)],
-                env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "HOLTER_ATTEMPT": "a"},
+                [sys.executable, "-c", RANK, collector.url, str(folder / str(rank % nodes)), str(steps), str(pause), str(apart)],
+                env={
+                    **os.environ,
+                    "RANK": str(rank),
+                    "WORLD_SIZE": str(ranks),
+                    "LOCAL_WORLD_SIZE": str(ranks // nodes),
+                    "HOLTER_ATTEMPT": "a",
+                    "HOLTER_NODE": f"n{rank % nodes}",
+                },
             )
             for rank in range(ranks)
         ]
         stop = threading.Event()
 
         def nemesis():
+            dice = random.Random(seed)
             for _ in range(kills):
-                if stop.wait(random.Random(seed).uniform(2, 4)):
+                if stop.wait(dice.uniform(2, 4)):
                     return
                 for agent in agents(folder):
                     agent.kill()
@@ -95,7 +104,7 @@ def campaign(folder, *, ranks, steps, pause, kills, seed, seconds):
         produced = ranks * steps
         assert produced == len(collector.points("loss")) + sum(sum(frame.dropped.values()) for frame in collector.frames)
         marks = [(event["rank"], event["attrs"]["at"]) for event in collector.events if event["event"] == "mark"]
-        assert sorted(marks) == [(rank, at) for rank in range(ranks) for at in range(0, steps, 100)]
+        assert sorted(marks) == [(rank, at) for rank in range(ranks) for at in range(0, steps, apart)]
         return collector
 
 
@@ -111,11 +120,15 @@ def test_the_sums_are_exact_when_agents_are_killed_besides(tmp_path):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_a_million_rows(tmp_path):
-    campaign(tmp_path, ranks=4, steps=250_000, pause=0.005, kills=0, seed=3, seconds=1800)
+    """Cases 21 and 22: four agents."""
+    collector = campaign(tmp_path, ranks=4, steps=250_000, pause=0.005, kills=0, seed=3, seconds=400, nodes=4, apart=1000)
+    print(f"{len(collector.requests)} requests, {collector.repeats} frames again after their answer was lost")
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_an_agent_is_killed_again_and_again(tmp_path):
     """Three starts in ten minutes is what a rank grants; with eight ranks, twenty-four."""
-    campaign(tmp_path, ranks=8, steps=20_000, pause=0.1, kills=20, seed=4, seconds=900)
+    campaign(tmp_path, ranks=8, steps=20_000, pause=0.1, kills=20, seed=4, seconds=400, apart=1000)

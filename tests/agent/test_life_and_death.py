@@ -2,9 +2,11 @@
 
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import psutil
 import pytest
@@ -222,16 +224,42 @@ for step in range(1000):
 """
 
 
+def torchrun(url, folder, **environment):
+    """A job of two ranks, of which the second is killed: its end, and how long it took."""
+    pytest.importorskip("torch")
+    script = folder / "train.py"
+    script.write_text(TORCHRUN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), url, str(folder)]
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, env={**os.environ, **environment})
+    return done.returncode, time.monotonic() - began
+
+
 @pytest.mark.torch
 def test_torchrun_sees_a_killed_rank_as_it_would_without_us(collector, tmp_path):
     """Case 11: the job ends with torchrun's own status, and it is told which rank was killed and which was then ended."""
-    pytest.importorskip("torch")
-    script = tmp_path / "train.py"
-    script.write_text(TORCHRUN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run([*command, collector.url, str(tmp_path)], capture_output=True, text=True, timeout=110)
-    assert done.returncode == 1
+    assert torchrun(collector.url, tmp_path)[0] == 1
     lost = collector.wait_for_event("rank_lost", seconds=30)
     assert (lost["rank"], lost["step"]) == (1, 50)
     started = [event["rank"] for event in collector.events if event["event"] == "rank_started"]
     assert sorted(started) == [0, 1] and len({frame.attempt for frame in collector.frames}) == 1
+
+
+@pytest.mark.soak
+@pytest.mark.torch
+@pytest.mark.timeout(1500)
+def test_fifty_jobs_with_a_killed_rank_end_as_they_would_without_us(collector, tmp_path):
+    """Case 11, in full: each with a job without us beside it."""
+    ends, seconds = Counter(), {"with": [], "without": []}
+    for job in range(50):
+        folder = tmp_path / str(job)
+        folder.mkdir()
+        for how, told in seconds.items():
+            status, took = torchrun(collector.url, folder, HOLTER_DISABLED="1" if how == "without" else "")
+            ends[how, status] += 1
+            told.append(took)
+    medians = {how: statistics.median(each) for how, each in seconds.items()}
+    collector.wait_for(lambda c: sum(event["event"] == "rank_lost" for event in c.events) >= 50, seconds=60)
+    print(f"{dict(ends)}, seconds at the median {medians}, longest with us {max(seconds['with']):.1f}")
+    assert ends == {("with", 1): 50, ("without", 1): 50}
+    assert {(event["rank"], event["step"]) for event in collector.events if event["event"] == "rank_lost"} == {(1, 50)}

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from holter.frame import Frame, decode, encode
+from holter.node import segments as segments_module
 from holter.node import spool as spool_module
 from holter.node.records import Class, Record, pack, scan
-from holter.node.segments import Segments
 from holter.node.spool import Spool
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -115,15 +115,14 @@ def test_what_a_full_spool_gives_up_is_declared_in_its_place_also_after_a_kill(t
     assert len({(frame.boot, frame.seq) for frame in frames}) == len(frames)
 
 
+def refuse(*_):
+    raise OSError(errno.ENOSPC, "full")
+
+
 def test_a_disk_that_fails_costs_no_frame_and_is_used_again(tmp_path, monkeypatch):
     """Case 28: ENOSPC at every write for a while."""
     spool = Spool(folder=tmp_path, segment_bytes=1000)
     fill(spool, 5)
-    full = OSError(errno.ENOSPC, "full")
-
-    def refuse(*_):
-        raise full
-
     with monkeypatch.context() as patch:
         patch.setattr(spool_module.os, "write", refuse)
         fill(spool, 10)
@@ -135,7 +134,7 @@ def test_a_disk_that_fails_costs_no_frame_and_is_used_again(tmp_path, monkeypatc
 
 def test_a_disk_that_stays_full_costs_the_least_important_and_counts_it(tmp_path, monkeypatch):
     spool = Spool(folder=tmp_path, memory_bytes=3000)
-    monkeypatch.setattr(Segments, "_check_room", lambda self: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr(segments_module, "check_room", refuse)
     for index in range(60):
         spool.append(Class.EVENTS if index % 10 == 0 else Class.SAMPLES, b"x" * 100, rows=1)
     kept = drain(spool)
@@ -166,19 +165,34 @@ def whole(boot, seq, rows, dropped):
 
 
 class SpoolAgainstAList(RuleBasedStateMachine):
-    """Case 27: append, acknowledge, crash and reopen in any order, against a list; what is lost is declared by what is still there."""
+    """Case 27: append, acknowledge, crash and reopen in any order, on a disk that is full now and then, against a list; what is lost is
+    declared by what is still there."""
 
     @initialize(folder=st.just(None))
     def start(self, folder):
         import tempfile
 
         self.folder = tempfile.TemporaryDirectory()
+        self.is_full = False
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(segments_module, "check_room", self.check_room)
         self.open()
         self.model: list[int] = []
         self.produced = self.acked = self.dropped = self.lives = 0
 
     def open(self):
-        self.spool = Spool(folder=Path(self.folder.name), segment_bytes=1200, max_bytes=8000, memory_bytes=2000)
+        home = Path(self.folder.name)
+        self.spool = Spool(folder=home / "disk", overflow=home / "over", segment_bytes=1200, max_bytes=8000, memory_bytes=2000)
+
+    def check_room(self, folder):
+        if self.is_full and folder.name == "disk":
+            refuse()
+
+    @rule(is_full=st.booleans())
+    def disk_fills_or_frees(self, is_full):
+        self.is_full = is_full
+        self.spool._avoids_disk_until = 0.0
+        self.spool._close_segment()
 
     @rule(kind=st.sampled_from(Class), rows=st.integers(0, 12), lost=st.sampled_from([0, 0, 3]))
     def append(self, kind, rows, lost):
@@ -213,9 +227,10 @@ class SpoolAgainstAList(RuleBasedStateMachine):
             record for first, _ in self.spool._segments for record in self.spool._files.read(first) if record.number > self.spool._acked
         ]
         assert self.produced == self.acked + sum(told(record) for record in [*kept, *self.spool._memory]) + self.dropped
-        assert self.spool.size <= 8000 + 1200 + 2000
+        assert self.spool.size <= 8000 + 1200 + 2000 + 1200
 
     def teardown(self):
+        self.patch.undo()
         self.folder.cleanup()
 
 

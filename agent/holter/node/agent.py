@@ -47,7 +47,7 @@ class NodeAgent:
         self._sampling = Sampling(samplers(), rings, self._take_sample, self._tell_off)
         spools = self._spool_root()
         self._shipper = Shipper(settings, spools / "quarantine")
-        self._destinations = Destinations(spools, self._shipper)
+        self._destinations = Destinations(spools, rings / "overflow", self._shipper)
 
     def _spool_root(self) -> Path:
         try:

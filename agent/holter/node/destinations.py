@@ -21,10 +21,10 @@ MAX_RUNS_KEPT = 64
 
 
 class Destinations:
-    """All that lie below `root`, a folder each."""
+    """All that lie below `root`, a folder each; what the disk does not take lies below `overflow`, in a folder of the same name."""
 
-    def __init__(self, root: Path, shipper: Shipper) -> None:
-        self._root, self._shipper = root, shipper
+    def __init__(self, root: Path, overflow: Path, shipper: Shipper) -> None:
+        self._root, self._overflow, self._shipper = root, overflow, shipper
         self._open: list[Destination] = []
 
     @property
@@ -38,29 +38,39 @@ class Destinations:
         return known or self._add(folder, about)
 
     def _add(self, folder: Path, about: dict[str, Any]) -> Destination:
-        destination = Destination(about, Spool(folder=folder))
-        try:
-            lives.label(folder / _LABEL, json.dumps(about, default=str))
-        except OSError as error:
-            _log.warning("the spool's label could not be written (%s)", error)
+        overflow = self._overflow / folder.name
+        destination = Destination(about, Spool(folder=folder, overflow=overflow))
+        self._label(about, folder, overflow)
         self._open.append(destination)
         self._shipper.add(destination)
         return destination
 
+    def _label(self, about: dict[str, Any], *folders: Path) -> None:
+        """In the first of `folders` that takes it."""
+        text = json.dumps(about, default=str)
+        for folder in folders:
+            try:
+                lives.label(folder / _LABEL, text)
+            except OSError as error:
+                _log.warning("the spool's label could not be written (%s)", error)
+            else:
+                return
+
     def adopt_leftovers(self) -> None:
         """Frames that an earlier agent of this node could not ship."""
-        for label in sorted(self._root.glob(f"*/{_LABEL}"))[:MAX_RUNS_KEPT]:
+        labels = {label.parent.name: label for root in (self._overflow, self._root) for label in root.glob(f"*/{_LABEL}")}
+        for name, label in sorted(labels.items())[:MAX_RUNS_KEPT]:
             try:
                 about = json.loads(label.read_text())
             except (OSError, ValueError) as error:
                 _log.warning("left alone: %s (%s)", label, error)
                 continue
-            found = self._add(label.parent, about)
-            told = lives.cut_short(label.parent)
+            found = self._add(folder := self._root / name, about)
+            told = lives.cut_short(folder)
             if told is not None:
                 found.spool.append(Class.EVENTS, encode(told), events=1)
                 if found.spool.sync():
-                    lives.end(label.parent)
+                    lives.end(folder)
 
     def forget_shipped(self, used: Collection[Destination]) -> None:
         """Those of which nothing waits and that nobody uses."""

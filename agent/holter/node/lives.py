@@ -64,6 +64,7 @@ def cut_short(folder: Path) -> Frame | None:
 def label(path: Path, text: str) -> None:
     """Write whose frames lie in the folder, all of it or nothing: frames below a torn label would never be shipped. Raises `OSError`."""
     if not path.exists() or path.read_bytes() != text.encode():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_suffix(".draft")
         draft.write_bytes(text.encode())
         draft.replace(path)

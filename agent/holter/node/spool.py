@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,16 +21,21 @@ from holter.node.segments import Segments
 from holter.node.thinning import REASON, losses, thinned
 
 _SEGMENT_BYTES = 4 * 1024 * 1024
+RETRY_SECONDS = 2.0
+"""How long a disk that took nothing is left alone."""
 
 
 @dataclass(kw_only=True)
 class Spool:
     """One run's frames. Thread-safe: the agent's loop appends, the shipper's thread takes and acknowledges.
 
-    Where the disk cannot take a record it is kept in memory, up to `memory_bytes`, so a full disk costs durability before it costs data.
+    Where the disk cannot take a record it is kept in memory, up to `memory_bytes`, so a full disk costs durability before it costs data: in the
+    overflow, where the next agent of the node finds it, or in this process where that takes nothing either.
     """
 
     folder: Path
+    overflow: Path | None = None
+    """A folder in shared memory."""
     max_bytes: int = 256 * 1024 * 1024
     memory_bytes: int = 8 * 1024 * 1024
     segment_bytes: int = _SEGMENT_BYTES
@@ -45,8 +51,8 @@ class Spool:
         self._memory_bytes = 0
         self._reading: deque[Record] = deque()
         self._classes: dict[int, set[Class]] = {}
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._files = Segments(self.folder)
+        self._avoids_disk_until = 0.0
+        self._files = Segments(self.folder, self.overflow)
         self._acked = self._files.acked()
         self._segments: deque[tuple[int, int]] = deque(self._files.found())
         self._next = self._next_number()
@@ -64,22 +70,31 @@ class Spool:
         with self._lock:
             record = Record(self._next, kind, rows, events, payload, note)
             self._next += 1
-            try:
-                self._write(record)
-            except OSError:
-                self._close_segment()
+            if not (self._is_written(record) or self._is_written(record)):
                 self._remember(record)
             self._shrink()
             return record.number
 
-    def _write(self, record: Record) -> None:
-        if self._memory:
-            # Order holds: once something waits in memory, what follows waits behind it until the disk takes all of it.
+    def _is_written(self, *records: Record) -> bool:
+        """Whether files took them; after a disk that did not, the overflow is asked."""
+        try:
+            # Order holds: once something waits in this process, what follows waits behind it until a file takes all of it.
             self._flush_memory()
-        self._write_one(record)
+            for record in records:
+                self._write_one(record)
+        except OSError:
+            self._avoids_disk_until = time.monotonic() + RETRY_SECONDS
+            self._give_segment_up()
+            return False
+        return True
+
+    def _give_segment_up(self) -> None:
+        self._close_segment()
+        if self._segments and not self._segments[-1][1]:
+            self._files.remove(self._segments.pop()[0])
 
     def _write_one(self, record: Record) -> None:
-        if self._file is None or self._file_bytes + record.size > self.segment_bytes:
+        if self._file is None or self._file_bytes + record.size > self._largest(self._segments[-1][0]):
             self._open_segment(record.number)
         assert self._file is not None
         data = pack(record)
@@ -95,9 +110,13 @@ class Spool:
         self._classes.setdefault(first, set()).add(record.kind)
         self._is_dirty = True
 
+    def _largest(self, first: int) -> int:
+        return min(self.segment_bytes, self.memory_bytes // 8) if self._files.is_over(first) else self.segment_bytes
+
     def _open_segment(self, number: int) -> None:
         self._close_segment()
-        self._file = self._files.create(number)
+        is_over = self.overflow is not None and time.monotonic() < self._avoids_disk_until
+        self._file = self._files.create(number, over=is_over)
         self._file_bytes = 0
         self._segments.append((number, 0))
 
@@ -127,11 +146,11 @@ class Spool:
     def sync(self) -> bool:
         """Make what was appended survive a power loss, and say whether it would. Called about once a second."""
         with self._lock:
-            if self._memory:
-                with contextlib.suppress(OSError):
-                    self._flush_memory()
+            self._is_written()
+            if self._file is not None and self._files.is_over(self._segments[-1][0]) and time.monotonic() >= self._avoids_disk_until:
+                self._close_segment()  # the next record asks the disk again
             self._sync_file()
-            return not (self._is_dirty or self._memory)
+            return not (self._is_dirty or self._memory or any(self._files.is_over(first) for first, _ in self._segments))
 
     def _sync_file(self) -> None:
         if self._is_dirty and self._file is not None:
@@ -184,7 +203,7 @@ class Spool:
     def size(self) -> int:
         """Bytes on disk and in memory."""
         with self._lock:
-            return self._disk_bytes() + self._memory_bytes
+            return self._bytes(over=False) + self._bytes(over=True) + self._memory_bytes
 
     def last_notes(self) -> list[bytes]:
         """The newest notes: what an agent that died may have spooled without telling the rings. At most three frames, in a segment each."""
@@ -199,19 +218,22 @@ class Spool:
     # -- keeping within bounds -------------------------------------------------------------------------------------------------
 
     def _shrink(self) -> None:
-        """Above the cap: give up the least important and oldest until a tenth is free, so that not every frame has to make room."""
-        if self._disk_bytes() <= self.max_bytes:
-            return
-        target = self.max_bytes - self.max_bytes // 10
-        self._fill()
+        """Above a cap: give up the least important and oldest until a tenth is free, so that not every frame has to make room."""
+        for over, cap in ((False, self.max_bytes), (True, self.memory_bytes)):
+            if self._bytes(over=over) > cap:
+                self._fill()
+                self._shrink_to(cap - cap // 10, over=over)
+
+    def _shrink_to(self, target: int, *, over: bool) -> None:
         for worst in (Class.SAMPLES, Class.POINTS, Class.EVENTS):
             for index in range(len(self._segments) - 1):
-                if self._disk_bytes() <= target:
+                if self._bytes(over=over) <= target:
                     return
-                self._thin(index, worst)
+                if self._files.is_over(self._segments[index][0]) is over:
+                    self._thin(index, worst)
 
-    def _disk_bytes(self) -> int:
-        return sum(size for _, size in self._segments)
+    def _bytes(self, *, over: bool) -> int:
+        return sum(size for first, size in self._segments if self._files.is_over(first) is over)
 
     def _thin(self, index: int, worst: Class) -> None:
         """Rewrite one closed segment without its records of class `worst`; the declaration of what is lost comes with the same rename."""
