@@ -29,6 +29,9 @@ class LossPlateau:
     deviations: float = 6.0
     fall: float = 0.03
     """The least expected fall of log(loss)."""
+    bend: float = 1 / 3
+    """The part of that fall that the last quarter before the knee must still have brought (0.44 of a fall with log(time)): what is frozen was
+    falling until then, what is learned out had slowed."""
     flat: float = 0.006
     """What log(loss) may still fall and be called flat; more where its means are noisier."""
     warmup_steps: int = 100
@@ -118,8 +121,9 @@ class LossPlateau:
             is_due = fallen > self.deviations * error and expected > self.fall
             is_flat = abs(brought) < min(self.share * expected, max(self.flat, min(2.5 * error, 5 * self.flat)))
             is_even = max(self.means[knee + 1 :]) - bend < max(0.5 * fallen, 6.0 * error)
+            is_bend = median(self.means[3 * knee // 4 : max(3 * knee // 4 + 1, 7 * knee // 8)]) - bend > self.bend * fallen
             is_new = min(self.means[: knee // 2]) - bend > 0.5 * fallen and (self.best is None or abs(bend - self.best) > 0.15)
-            if is_due and is_flat and is_even and is_new and not self._has_rate_decayed(knee):
+            if is_due and is_flat and is_even and is_bend and is_new and not self._has_rate_decayed(knee):
                 self.onset, self.base = self.starts[knee], bend
                 return self._say(step, expected, brought, fallen / max(error, 1e-9))
         return None

@@ -53,9 +53,8 @@ class LossSpike:
     """Steps learned before judging."""
     patience_steps: int = 50
     """Steps a spike may take before it must have begun to fall."""
-    habit_steps: int = 2000
     habit_count: int = 3
-    """So many isolated single steps within `habit_steps` are the run's habit."""
+    """So many isolated single steps are the run's habit: it has shown that it comes out of them unharmed, however long ago that was."""
 
     level: RobustLevel = field(init=False, default_factory=RobustLevel)
     grad: RobustLevel = field(init=False, default_factory=RobustLevel)
@@ -65,10 +64,9 @@ class LossSpike:
     """Steps that stood up, at most five steps ago."""
     held: list[float] = field(init=False, default_factory=list)
     """What is learned when no front is left: a spike's steps never are."""
-    seen: int = field(init=False, default=0)
     current: Rise | None = field(init=False, default=None)
-    habit: deque[tuple[int, float]] = field(init=False, default_factory=lambda: deque(maxlen=8))
-    """When isolated steps stood up, and how high."""
+    habit: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=8))
+    """How high the last isolated steps stood up, in tails."""
     is_linear: bool = field(init=False, default=False)
     said: deque[int] = field(init=False, default_factory=lambda: deque(maxlen=8))
     """Onsets of the spikes said last: a rewind goes before the first of a series."""
@@ -79,7 +77,6 @@ class LossSpike:
         height = self._height(step.mean("loss"))
         if height is None:
             return None
-        self.seen += 1
         jump = self._grad_jump(step)
         reached, self.last = self.last, step.number
         if step.number < reached or step.words & EXCUSES:
@@ -196,8 +193,7 @@ class LossSpike:
         return None if is_plain else self._say(rise, step.number, Severity.WARNING, "rising")
 
     def _is_habit(self, score: float) -> bool:
-        recent = [size for at, size in self.habit if self.seen - at <= self.habit_steps]
-        return len(recent) >= self.habit_count and score < 1.5 * max(recent)
+        return len(self.habit) >= self.habit_count and score < 1.5 * max(self.habit)
 
     def _follow(self, rise: Rise, step: Step, height: float) -> Finding | None:
         if self._rises_again(rise, height):
@@ -242,7 +238,7 @@ class LossSpike:
         self.current = None
         self.level.learn(height)
         if rise.last_up == 1:
-            self.habit.append((self.seen, (rise.peak - rise.level) / rise.tail))
+            self.habit.append((rise.peak - rise.level) / rise.tail)
         if not rise.said:
             return None
         return self._say(rise, step.number, rise.severity, "isolated" if rise.last_up <= 2 else "recovered", is_over=True)

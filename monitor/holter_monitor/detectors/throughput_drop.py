@@ -105,14 +105,13 @@ class ThroughputDrop:
         """`(share of the window's time lost to open stalls, whether it is confirmed)`.
 
         Confirmed: the loss stays without its four largest stalls (two unlearned regular pauses have shown themselves twice by then), or
-        three long stalls stand within eight records, which no regular pause does.
+        they stand together, which no regular pause does.
         """
         stalls = self.pace.open_stalls(self.window_records)
         records = min(self.window_records, max(100, self.pace.records))
         excess = sorted((stall.ratio - 1.0 for stall in stalls), reverse=True)
         lost, rest = sum(excess), sum(excess[4:])
-        burst = [s.ratio - 1.0 for s in stalls if s.record > self.pace.records - 8 and s.ratio > 3.0]
-        confirmed = rest / (records + rest) >= self.time_loss or (len(burst) >= 3 and sum(burst) / records >= 0.6 * self.time_loss)
+        confirmed = rest / (records + rest) >= self.time_loss or self.pace.burst() / records >= 0.6 * self.time_loss
         return lost / (records + lost), confirmed
 
     def _fallen(self) -> int | None:

@@ -31,15 +31,16 @@ class ThroughputStalls:
     """Judges only what is neither declared nor part of a learned period. Cost: about 3 µs a record.
 
     A single stall is said when nothing of its size has happened before and it does not fall on a round step, where a first evaluation would;
-    a warning after `calm_steps`, earlier it may be the first regular pause and is only recorded.
+    a warning after `calm_steps`, earlier it may be the first regular pause and is only recorded. Each further one must be larger by far, so a
+    run has a handful of them however long it is.
     """
 
     kind: ClassVar[str] = "throughput_stalls"
     time_loss: float = 0.05
     """Share of the window's time lost to stalls, its four largest ones left out, that makes a spell."""
     window_records: int = 200
-    single_ratio: float = 5.0
-    """Times the level from which one stall alone is reported."""
+    single_ratio: float = 2.0
+    """Times the level from which one stall alone is reported: half the throughput, as in reference/detectors.md."""
     calm_steps: int = 600
     """Steps without anything like it before a single stall warns."""
     quiet_records: int = 300
@@ -76,8 +77,7 @@ class ThroughputStalls:
         stalls = self.pace.open_stalls(self.window_records)
         records = min(self.window_records, max(100, self.pace.records))
         rest = sum(sorted((s.ratio - 1.0 for s in stalls), reverse=True)[4:])
-        burst = [s.ratio - 1.0 for s in stalls if s.record > self.pace.records - 8 and s.ratio > 3.0]
-        if rest / (records + rest) >= self.time_loss or (len(burst) >= 3 and sum(burst) / records >= 0.6 * self.time_loss):
+        if rest / (records + rest) >= self.time_loss or self.pace.burst() / records >= 0.6 * self.time_loss:
             first = stalls[-1]
             self.spell = Spell(first.step, Severity.WARNING, len(stalls), 0.0, 0.0, stall.step, stall.record, len(stalls), first.record)
             self.spell.seconds, self.spell.waited = sum(s.seconds for s in stalls), sum(s.wait for s in stalls)

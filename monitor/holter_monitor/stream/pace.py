@@ -165,6 +165,13 @@ class Pace:
                 found.append(stall)
         return found
 
+    def burst(self) -> float:
+        """What the stalls of the last eight records cost beyond the level, in records, if so many stand together as no regular pause makes: three
+        long ones, or four. 0.0 otherwise."""
+        excess = [stall.ratio - 1.0 for stall in self.open_stalls(8)]
+        is_burst = len(excess) >= 4 or sum(more > 2.0 for more in excess) >= 3
+        return sum(excess) if is_burst else 0.0
+
     def _hear(self, words: frozenset[str]) -> None:
         if words & REBASES:
             self.normal.clear()

@@ -101,6 +101,14 @@ def test_isolated_outliers_that_have_become_a_habit_warn_no_more():
     assert [finding.onset_step for finding in said] == [1000, 1150, 1300]
 
 
+def test_outliers_far_apart_are_a_habit_too_and_a_much_higher_one_is_not():
+    loss = curve(count=24_000)
+    loss[4000::4000] += 0.45
+    loss[23_000] += 1.2
+    said = [finding for finding in watch(loss, detectors=[LossSpike]) if not finding.is_over]
+    assert [finding.onset_step for finding in said] == [4000, 8000, 12_000, 23_000]
+
+
 def test_a_loss_below_zero_is_watched_too():
     """A bound or a log-likelihood: no logarithm, the same rule on the values."""
     rng, engine, said = np.random.default_rng(0), Engine(RunFacts(run="r"), [LossSpike]), []
@@ -307,6 +315,14 @@ def test_a_loss_that_is_no_number_without_a_climb_has_not(before):
     loss[392:395] += before
     loss[395] = np.nan
     assert "loss_divergence" not in kinds(watch(loss))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_loss_that_is_learned_out_slows_down_first_and_is_no_plateau(seed):
+    """A task that is found out at once (a phase of BERT's, a grokked one) and then has little left: the fall ends softly."""
+    steps = np.arange(6000)
+    loss = np.log(1.4 + 3.2 / (1 + np.exp((steps - 900) / 300))) + 0.05 * np.random.default_rng(seed).standard_normal(6000)
+    assert not [finding for finding in watch(loss, detectors=[LossPlateau]) if finding.kind == "loss_plateau"]
 
 
 def test_a_second_life_that_does_not_learn_what_the_first_did_is_a_plateau():

@@ -330,3 +330,18 @@ def test_the_evidence_tells_whether_all_ranks_wait_at_once(waiting, words):
     for judge in (ThroughputDrop, ThroughputStalls):
         last = loud(feed(judge(), steps))[-1]
         assert last.evidence["waiting_ranks"] == waiting and words in last.summary
+
+
+@pytest.mark.parametrize(("count", "ratio", "is_told"), [(4, 2.0, True), (3, 4.0, True), (2, 4.0, False), (3, 2.0, False)])
+def test_slow_steps_that_stand_together_are_no_pause(count, ratio, is_told):
+    seconds = calm(200)
+    seconds[120 : 120 + count] *= ratio
+    said = loud(feed(ThroughputStalls(), paced(seconds)))
+    assert bool(said) == is_told and (not is_told or 120 < said[0].detected_step < 120 + count)
+
+
+def test_a_run_says_a_lone_slow_step_only_when_it_is_larger_than_those_before():
+    seconds = calm(20_000)
+    for place, ratio in ((1013, 2.2), (3021, 2.1), (7033, 2.3), (9041, 6.0), (15_047, 5.0)):
+        seconds[place] *= ratio
+    assert [finding.onset_step for finding in loud(feed(ThroughputStalls(), paced(seconds)))] == [1013, 9041]
