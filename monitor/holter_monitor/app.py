@@ -18,6 +18,7 @@ from holter_monitor import __version__, ui
 from holter_monitor.alerting.dispatch import Dispatch
 from holter_monitor.api import (
     backups,
+    checkpoints,
     curves,
     fleet,
     goodput,
@@ -94,6 +95,7 @@ def build(settings: Settings) -> Gate:
         groups,
         curves,
         goodput,
+        checkpoints,
         fleet,
         heatmap,
         places,

@@ -154,6 +154,10 @@ class Client:
         """Where the wall time went, in seconds."""
         return self._ask("GET", f"/runs/{run}/goodput")
 
+    def checkpoints(self, run: str) -> Row:
+        """What there is to resume from, where the place of the checkpoints is watched."""
+        return self._ask("GET", f"/runs/{run}/checkpoints")
+
     def ask_for_stacks(self, run: str, **about: Any) -> Row:
         """Ask the run's node agents for the stacks of its ranks; `about`: node, incident, reason, actor."""
         return self._ask("POST", f"/runs/{run}/stacks", json=about)

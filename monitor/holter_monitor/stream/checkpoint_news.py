@@ -78,7 +78,12 @@ def _entries(items: list[Any]) -> Iterator[Entry]:
         if not (isinstance(item, list) and 4 <= len(item) <= 6 and isinstance(item[1], int) and isinstance(item[3], str)):
             continue
         written, copy = (*item[4:], 0.0, "")[0], (*item[5:], "")[0]
-        yield Entry(str(item[0])[:200], item[1], int(_number(item[2])), item[3][:300], _number(written), str(copy)[:300])
+        yield Entry(str(item[0])[:200], item[1], int(_number(item[2])), item[3][:300], _moment(written), str(copy)[:300])
+
+
+def _moment(value: object) -> float:
+    """Unix seconds; 0.0 for what is no moment that a calendar has."""
+    return seconds if (seconds := _number(value)) < 2.5e11 else 0.0
 
 
 def _number(value: object) -> float:

@@ -8,12 +8,13 @@ import { ago, clock, duration, measured, number, short, words } from "../format.
 import { Lane } from "../lane.js";
 import { calmly, facts, incidentRow, runHead, segments } from "../parts.js";
 import { Ruler } from "../ruler.js";
+import { Saved } from "../saved.js";
 import { Standing } from "../standing.js";
 
 const METRICS = "loss,grad_norm,tokens_per_second,step_time_seconds,data_wait_seconds,tokens,lr";
 const SETTLE = 0.03; // share of the whole run that does not set the vertical scale
 const TAILS = [[0, "Whole run"], [10000, "10,000"], [1000, "1,000"], [100, "100"]]; // the newest steps, moving with the run
-const QUIET = ["rank_started", "rank_finished", "agent_started", "agent_stopped", "fingerprint", "watch", "flight_recorder"]; // one a rank: at 16,384 ranks they would drown the rest
+const QUIET = ["rank_started", "rank_finished", "agent_started", "agent_stopped", "fingerprint", "watch", "flight_recorder", "checkpoint_files"]; // one a rank, or many a checkpoint: they would drown the rest
 
 export async function render(box, { ids, query, signal }) {
   const page = new RunPage(ids[0], query, signal);
@@ -39,6 +40,7 @@ class RunPage {
     this.reset = el("button", { type: "button", hidden: !isZoomed, onclick: () => this.zoom(null, null) }, "Leave the zoom");
     this.tails = segments("Newest steps", TAILS, tail, (tail) => this.follow(tail));
     this.standing = new Standing(id, { signal });
+    this.saved = new Saved(id, signal);
     this.more = el("details", { class: "card" });
   }
 
@@ -50,10 +52,10 @@ class RunPage {
     box.append(this.head, this.facts,
       el("div", { class: "tools" }, axes, this.tails, log, this.reset, el("button", { type: "button", class: "quiet push", onclick: copyLink }, "Copy link")),
       el("div", {}, this.lane.box, Object.values(this.charts).map((chart) => chart.box)),
-      el("section", { class: "view tight" }, el("h2", {}, "Incidents"), this.incidentList), this.standing.box, this.more);
+      el("section", { class: "view tight" }, el("h2", {}, "Incidents"), this.incidentList), this.saved.box, this.standing.box, this.more);
     const again = calmly(() => this.refresh(), 1500, this.signal);
     listen((message) => (message.run === this.id || message.type === "connected") && again(), this.signal); // before the curves: they take a while
-    await Promise.all([this.loadCurves(), this.standing.load()]);
+    await Promise.all([this.loadCurves(), this.saved.load(), this.standing.load()]);
     this.standing.box.hidden = this.standing.isEmpty && ["finished", "failed"].includes(this.run.state); // nobody is there to be asked
   }
 
@@ -74,7 +76,7 @@ class RunPage {
   async refresh() {
     await this.loadRun();
     show(this.head, runHead(this.run, "Curves"));
-    await this.loadCurves();
+    await Promise.all([this.loadCurves(), this.saved.load()]);
   }
 
   async loadCurves() {
