@@ -50,6 +50,7 @@ from holter_monitor.consumers.detection import Detection
 from holter_monitor.consumers.janitor import Janitor
 from holter_monitor.consumers.judges import Engines
 from holter_monitor.consumers.pipeline import Consumer, SampleWriter
+from holter_monitor.consumers.quarantine import Quarantine
 from holter_monitor.consumers.retention import sweep
 from holter_monitor.errors import DataDirectoryInUse, SettingsError
 from holter_monitor.gauges import Content, Flow
@@ -172,6 +173,7 @@ def assemble(settings: Settings) -> Parts:
                 alarm=dispatch.alerting,
                 wake=dispatch.deliveries.wake,
                 broadcast=broadcast,
+                set_aside=Quarantine(settings.data / "quarantine", meters).take,
             )
         )
     known = KnownRuns(control)

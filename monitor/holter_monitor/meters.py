@@ -30,6 +30,12 @@ class Meters:
         self.commits = Counter("holter_log_commits", "Group commits of the frame log.", ["ok"], registry=registry)
         self.refused = Counter("holter_requests_refused", "Requests that the door refused, by reason.", ["reason"], registry=registry)
         self.failures = Counter("holter_consumer_failures", "Batches that had to be tried again.", ["consumer"], registry=registry)
+        self.refused_records = Counter(
+            "holter_records_refused",
+            "Records that the control store refused and that were set aside, by kind.",
+            ["kind"],
+            registry=registry,
+        )
         self.left_out = Counter("holter_points_left_out", "Points that the collector left out, by reason.", ["reason"], registry=registry)
         self.findings = Counter("holter_findings", "Findings by kind.", ["kind"], registry=registry)
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from holter_monitor.broadcast import Broadcast
 from holter_monitor.consumers.pipeline import BATCH_FRAMES, Consumer
+from holter_monitor.consumers.sieve import STORE_AT_FAULT, Heard, Put, Refused, sift, whole
 from holter_monitor.findings import Finding
 from holter_monitor.meters import Meters
 from holter_monitor.runs import Run
@@ -80,9 +81,19 @@ class Detection(Consumer):
     apart_seconds = APART_SECONDS
 
     def __init__(
-        self, log: FrameLog, control: Control, meters: Meters, *, bench: Bench, alarm: Alarm, wake: Callable[[], None], broadcast: Broadcast
+        self,
+        log: FrameLog,
+        control: Control,
+        meters: Meters,
+        *,
+        bench: Bench,
+        alarm: Alarm,
+        wake: Callable[[], None],
+        broadcast: Broadcast,
+        set_aside: Callable[[Sequence[Refused]], None],
     ) -> None:
         super().__init__(log, meters)
+        self._set_aside = set_aside
         self._control, self._bench, self._alarm, self._wake, self._broadcast = control, bench, alarm, wake, broadcast
         self._records, self._roller = records.Records(), Roller()
         self._runs: dict[str, Run] = {}
@@ -124,14 +135,22 @@ class Detection(Consumer):
     def work(self, entries: Sequence[Entry]) -> int:
         effects = self._pending = self._pending or self._judge(entries)
         try:
-            self._commit(effects)
-        except BaseException:
-            self._records.forget()
-            self._roller.forget()
+            self._commit(effects, whole)
+        except STORE_AT_FAULT:
+            self._forget()
             raise
+        except Exception:
+            logger.warning("the control store refuses a batch; the record that is to blame is looked for", exc_info=True)
+            self._forget()
+            self._set_aside(sift(lambda put: self._commit(effects, put), self._forget))
         self._pending = None
         self._announce(effects)
         return effects.entries[-1].offset
+
+    def _forget(self) -> None:
+        """The transaction failed: what was written in it is not there."""
+        self._records.forget()
+        self._roller.forget()
 
     def _judge(self, entries: Sequence[Entry]) -> _Effects:
         effects = _Effects(entries, self._feed(entries))
@@ -178,24 +197,34 @@ class Detection(Consumer):
     def _take_summaries(self, run: str, effects: _Effects) -> None:
         effects.summaries += [{"run": run} | asdict(summary) for summary in self._judges[run].take_summaries()]
 
-    def _commit(self, effects: _Effects) -> None:
+    def _commit(self, effects: _Effects, put: Put) -> None:
         now = self._clock()
         with self._control.write() as connection:
-            ended = self._records.apply(connection, effects.entries)
+            ended: set[str] = set()
+            put(connection, "frame", effects.entries, lambda part: ended.update(self._records.apply(connection, part)))
             for run in ended - effects.finished:
                 effects.findings.setdefault(run, []).extend(self._judges[run].finish())
                 self._take_summaries(run, effects)
                 effects.finished.add(run)
-            insert_new(connection, step_summaries, effects.summaries)
-            self._roller.roll(connection, effects.summaries)
+            put(connection, "summary", effects.summaries, lambda part: self._summarise(connection, part))
             for run, findings in effects.findings.items():
-                self._alarm.apply(connection, self._run_of(run), findings, now)
+                self._hear(connection, put, run, findings, now)
             records.commit(connection, effects.entries[-1].offset, now)
             if effects.finished:  # `finish` is no entry of the log: a replay would not call it
                 self._write_snapshots(connection, effects.entries[-1].offset, now)
         for findings in effects.findings.values():
             for finding in findings:
                 self._meters.findings.labels(finding.kind).inc()
+
+    def _summarise(self, connection: sa.Connection, summaries: Sequence[dict[str, Any]]) -> None:
+        insert_new(connection, step_summaries, summaries)
+        self._roller.roll(connection, summaries)
+
+    def _hear(self, connection: sa.Connection, put: Put, run: str, findings: Sequence[Finding], now: float) -> None:
+        def apply(part: Sequence[Heard]) -> None:
+            self._alarm.apply(connection, self._run_of(run), [heard.finding for heard in part], now)
+
+        put(connection, "finding", [Heard(run, finding) for finding in findings], apply)
 
     def _write_snapshots(self, connection: sa.Connection, offset: int, now: float) -> None:
         states = {run: self._judges[run].snapshot() for run in self._changed}
@@ -220,10 +249,14 @@ class Detection(Consumer):
         """Silence is judged only by who is up to date with the log."""
         now = self._clock()
         found = {run: findings for run, judge in self._judges.items() if (findings := judge.tick(now))}
-        with self._control.write() as connection:
-            records.silence(connection, now)
-            for run, findings in found.items():
-                self._alarm.apply(connection, self._run_of(run), findings, now)
+
+        def commit(put: Put) -> None:
+            with self._control.write() as connection:
+                records.silence(connection, now)
+                for run, findings in found.items():
+                    self._hear(connection, put, run, findings, now)
+
+        self._set_aside(sift(commit, self._forget))
         if found:
             self._wake()
         for run in found:

@@ -29,6 +29,7 @@ def state(connection: sa.Connection, run: str) -> bytes | None:
 
 def save(connection: sa.Connection, states: Mapping[str, bytes], offset: int, now: float) -> None:
     """Write the states that changed and move all snapshots to `offset`: a run of which nothing came has the same state there."""
-    rows = [{"run": run, "offset": offset, "state": state, "taken_at": now} for run, state in states.items()]
+    there = set(connection.scalars(sa.select(run_rows.c.id).where(run_rows.c.id.in_(states))))  # one that somebody deleted needs none
+    rows = [{"run": run, "offset": offset, "state": state, "taken_at": now} for run, state in states.items() if run in there]
     upsert(connection, detector_snapshots, rows, change=("offset", "state", "taken_at"))
     connection.execute(detector_snapshots.update().values(offset=offset))
