@@ -342,3 +342,19 @@ def test_evidence_that_comes_after_the_opening_names_the_cause_in_place(connecti
     for now in (1031.0, 1091.0, 1241.0, 1500.0):
         alerting.tick(connection, now)
     assert waiting(connection) == ["trigger", "update"]
+
+
+def test_a_checkpoint_that_is_declared_after_the_page_is_told_once(connection: sa.Connection) -> None:
+    """Its event came behind the rows: whoever was paged without a place to go back to hears of it; words of the same findings do not repeat it."""
+    alerting, page = Alerting(policy()), replace(SPIKE, severity=Severity.CRITICAL)
+    alerting.apply(connection, RUN, [page], 1000.0)
+    send_all(connection)
+    place = {"run": "run1", "attempt": "", "node": "a", "rank": 0, "offset": 1, "number": 0}
+    connection.execute(run_events.insert().values(**place, event="checkpoint", step=90, at=999.0, attrs={"path": "/ckpt/90"}))
+    for detected in range(110, 150, 10):
+        alerting.apply(connection, RUN, [replace(page, detected_step=detected, cost_seconds=float(detected))], 900.0 + detected)
+    for now in (1062.0, 1100.0, 1250.0):
+        alerting.tick(connection, now)
+    told = [row.notice for row in connection.execute(sa.select(outbox).order_by(outbox.c.id))]
+    assert [notice["transition"] for notice in told] == ["trigger", "update"]
+    assert told[1]["evidence"]["rewind"]["path"] == "/ckpt/90" and told[1]["note"] == "the checkpoint to go back to is now known"

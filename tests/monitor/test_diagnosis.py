@@ -247,8 +247,8 @@ def test_the_rewind_point_lies_before_the_precursor_and_the_skip_list_spans_both
         events=[
             Event(word="checkpoint", step=33_000, attrs={"path": "s3://ckpt/33000"}),
             Event(word="checkpoint", step=35_000, attrs={"path": "s3://ckpt/35000"}),
-            Event(word="batch", step=33_250, rank=0, attrs={"documents": "a.jsonl:17"}),
         ],
+        batches=[Event(word="batch", step=33_250, rank=0, attrs={"documents": "a.jsonl:17"})],
     )
     found = remedy(case)
     assert found["rewind"] == {"before_step": 33_250, "skip_steps": [33_250, 36_580], "step": 33_000, "path": "s3://ckpt/33000"}

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from holter_monitor import incidents as machine
 from holter_monitor.alerting import kinship, looks, reactions
-from holter_monitor.alerting.examination import LOOKS, Examination
+from holter_monitor.alerting.examination import LOOKS, Examination, remedied
 from holter_monitor.alerting.notices import CANARY_PROJECT, Desk, Run
 from holter_monitor.alerting.policies import Policy
 from holter_monitor.alerting.silences import Silence
@@ -65,12 +65,13 @@ class Alerting:
         current = rows.load_current(connection, run.id, now - self.policy.timing.rejoin_seconds)
         desk = self._desk(connection, now)
         touched: dict[str, Touched] = {}
+        knew = {incident.id: remedied(incident) for incident in current}
         for finding in findings:
             self._hear(desk, run, finding, current, touched)
         for it in touched.values():  # all of them before any history: one may become the symptom of another
             rows.save(connection, it.incident, None)
         for it in touched.values():
-            news = self.examination.examine(desk, run, it.incident, current)
+            news = self.examination.examine(desk, run, it.incident, current, knew=knew.get(it.incident.id, (False, False)))
             is_told_anyhow = any(change.word != "updated" for change in it.changes)
             self._settle(desk, run, it.incident, it.changes + ([] if is_told_anyhow else news), current)
             rows.save_findings(connection, it.incident, it.keys)
@@ -144,7 +145,7 @@ class Alerting:
                 known = rows.load_current(connection, run.id, now - self.policy.timing.rejoin_seconds)
                 kin += [mine.get(other.id, other) for other in known if other.id != incident.id]
             if looks_again:
-                changes += self.examination.examine(desk, run, incident, kin[1:])
+                changes += self.examination.examine(desk, run, incident, kin[1:], knew=remedied(incident))
             self._settle(desk, run, incident, changes, kin)
             if not changes and was_hidden == incident.silence:
                 desk.remind(run, incident)

@@ -51,6 +51,8 @@ class Case:
     signals: Mapping[str, Signal] = field(default_factory=dict)
     """By metric; those of hosts with their suffix (`host_disk_read_latency_seconds.nvme0n1`)."""
     events: Sequence[Event] = ()
+    batches: Sequence[Event] = ()
+    """What is known of the batches that a loss incident spans, oldest first: hash or id of each step's, documents where the loader told them."""
     others: Sequence[Incident] = ()
     """The other incidents of the run that began about the same time."""
     world_size: int = 1
@@ -58,6 +60,10 @@ class Case:
     def family(self, metric: str) -> dict[str, Signal]:
         """The signals of this name, with or without a suffix."""
         return {name: signal for name, signal in self.signals.items() if name == metric or name.startswith(f"{metric}.")}
+
+    def knows(self, name: str) -> bool:
+        """Whether the run recorded this metric (or its batches, "batch") around the onset."""
+        return bool(self.batches) if name == "batch" else bool(self.family(name))
 
     def near(self, *words: str, before: int = 200, after: int = 5) -> list[Event]:
         """The events of these words around the onset, in steps; those without a step count as well."""

@@ -145,5 +145,5 @@ def leads(case: Case, causes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _said(lead: Lead, case: Case) -> str:
     # Without any signal nobody has looked (a storm, a log of one metric): that says nothing about what is recorded.
-    is_missing = lead.unrecorded and case.signals and not case.family(lead.metric) and not case.near(lead.metric)
+    is_missing = lead.unrecorded and case.signals and not case.knows(lead.metric)
     return f"{lead.look}; {lead.unrecorded}" if is_missing else lead.look

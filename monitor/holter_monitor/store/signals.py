@@ -30,6 +30,10 @@ MOST_RANKS = 512
 HOSTS = ("host_disk_read_latency_seconds", "host_io_pressure_ratio", "host_cpu_ratio", "host_cpu_steal_ratio", "host_load_1m")
 _FALLS = ("gpu_sm_clock_hertz",)
 ROW = step_summaries.c
+BATCHES = ("batch", "batches", "documents", "shards")
+"""Events by which a loader tells what is in a step's batch."""
+_IDENTITIES = ("batch_hash", "batch_id")
+MOST_BATCHES = 50
 
 
 def of_ranks(connection: sa.Connection, incident: Incident, *, is_everywhere: bool) -> dict[str, Signal]:
@@ -135,7 +139,7 @@ def events(connection: sa.Connection, incident: Incident) -> list[Event]:
     saved = sa.and_(row.event == "checkpoint", row.step < incident.onset_step)
     wanted = [
         sa.select(row.event, row.step, row.rank, row.node, row.at, row.attrs)
-        .where(row.run == incident.run, row.event.not_in(("fingerprint", "watch", "stacks", "flight_recorder")), which)
+        .where(row.run == incident.run, row.event.not_in(("fingerprint", "watch", "stacks", "flight_recorder", *BATCHES)), which)
         .order_by(row.id.desc())
         .limit(limit)
         for which, limit in ((near, 200), (saved, 20))
@@ -145,3 +149,23 @@ def events(connection: sa.Connection, incident: Incident) -> list[Event]:
         Event(word=e.event, step=e.step, rank=e.rank, node=e.node, at=e.at, attrs=e.attrs)
         for e in sorted(found.values(), key=lambda e: e.at)
     ]
+
+
+def batches(connection: sa.Connection, incident: Incident, first: int, last: int) -> list[Event]:
+    """What is known of the batches of these steps, the first ones: the hash that `run.batches` takes or the id that the loop logs, and what
+    `run.event("batch", step=…, documents=…)` told of them; one event a step and rank."""
+    known: dict[tuple[int, int | None], dict[str, Any]] = {}
+    query = (
+        sa.select(ROW.metric, ROW.step, ROW.max_rank, ROW.max)
+        .where(ROW.run == incident.run, ROW.metric.in_(_IDENTITIES), ROW.step.between(first, last), ROW.max.is_not(None))
+        .order_by(ROW.step)
+        .limit(MOST_BATCHES)
+    )
+    for metric, step, rank, value in connection.execute(query if not incident.attempt else query.where(ROW.attempt == incident.attempt)):
+        known.setdefault((step, rank), {})[metric] = int(value)
+    row = run_events.c
+    told = sa.select(row.step, row.rank, row.attrs).where(row.run == incident.run, row.event.in_(BATCHES), row.step.between(first, last))
+    for event in connection.execute(told.order_by(row.step, row.id).limit(MOST_BATCHES)):
+        known.setdefault((event.step, event.rank), {}).update(event.attrs or {})
+    ordered = sorted(known.items(), key=lambda item: (item[0][0], -1 if item[0][1] is None else item[0][1]))
+    return [Event(word="batch", step=step, rank=rank, attrs=attrs) for (step, rank), attrs in ordered[:MOST_BATCHES]]
