@@ -216,16 +216,16 @@ def _read_header(data: bytes) -> tuple[dict[str, Any], Layout]:
 
 
 def _by_known_columns(text: str) -> tuple[dict[str, Any], Layout] | None:
-    """Nine tenths of a header are its columns, and an agent's next frame has the same: where they stand as `encode` writes them they are looked up
-    as text, and what is before and behind them is read as two objects."""
+    """Nine tenths of a header are its columns, and an agent's next frame has the same: where they stand as `encode` writes them, behind plain values
+    of the header itself, they are looked up as text, and the rest is read without them."""
     before, _, rest = text.partition(',"columns":[')
     columns, _, after = rest.partition("]")
-    if len(columns) > _REMEMBERED or not after.startswith((',"', "}")):
+    is_flat = before.rfind("{") == 0 and "[" not in before
+    if not is_flat or len(columns) > _REMEMBERED or not after.startswith((',"', "}")):
         return None
     with suppress(ValueError, RecursionError):
-        header, more = json.loads(before + "}"), json.loads("{" + after.removeprefix(","))
-        if header and "columns" not in more:
-            header |= more
+        header = json.loads(before + after)
+        if "columns" not in header:
             return header, _layout(columns, _count(header, "rows", MAX_ROWS))
     return None
 

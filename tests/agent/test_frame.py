@@ -85,6 +85,31 @@ def test_columns_that_are_remembered_say_what_columns_that_are_read_say(cuts):
     assert said(text, data[start:-4]) == said(text.replace(',"columns":[', ', "columns":['), data[start:-4])
 
 
+HEAD = '{"run":"r","attempt":"a","node":"n","boot":"b","sent_ns":1,"rows":2,"seq":1'
+KEYS = ',"columns":[{"name":"rank","dtype":"<i4"},{"name":"step","dtype":"<i8"},{"name":"time_ns","dtype":"<i8"}]'
+
+
+def test_a_header_of_known_columns_is_read():
+    assert said(HEAD + KEYS + "}", bytes(40)) is not None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEAD + KEYS + "0}",
+        HEAD + KEYS + ',"columns":null}',
+        HEAD + ',"dropped":{"a":1' + KEYS + "}}",
+        HEAD + ',"events":[{"event":"e"' + KEYS + "}]}",
+        HEAD + ',"x":[1' + KEYS + ',"y"]}',
+        "[1" + KEYS + ',"x"]',
+        '"' + KEYS + ',"',
+    ],
+)
+def test_columns_in_the_wrong_place_are_no_columns(header):
+    """Cut out, each of these would be a header."""
+    assert said(header, bytes(40)) is None
+
+
 def said(header: str, columns: bytes) -> object:
     """What a frame of these says; None if it is refused (where there are two reasons, either may be named)."""
     text = header.encode()

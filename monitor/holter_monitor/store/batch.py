@@ -39,7 +39,7 @@ class Block:
 
     def having(self, metrics: Collection[str]) -> Block:
         """The frames in which one of the metrics is."""
-        return Block([entry for entry in self.entries if any(name in metrics for name in _types(entry.frame))], self.types)
+        return Block([entry for entry in self.entries if any(name in metrics for name in _names(entry.frame))], self.types)
 
     def table(self, attempts: Mapping[str, int], nodes: Mapping[str, int], columns: Mapping[str, str]) -> pa.Table:
         """The Arrow table to insert: the keys, then each metric under its column's name. By attempt, step and rank: beside their neighbours the keys
@@ -126,6 +126,10 @@ def _mixed(entries: Sequence[Entry]) -> Iterator[Block]:
         block.types.update(types)
     if block.entries:
         yield block
+
+
+def _names(frame: Frame) -> Collection[str]:
+    return frame.metrics if frame.layout is None else frame.layout.metrics
 
 
 def _types(frame: Frame) -> dict[str, str]:
