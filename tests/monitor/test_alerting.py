@@ -222,6 +222,20 @@ def test_a_symptom_s_onset_is_that_of_what_lasts_not_of_an_earlier_hint(connecti
     assert found["throughput_drop"].onset_step == 49 and found["throughput_drop"].parent == found["data_stall"].id
 
 
+@pytest.mark.parametrize(("noticed", "is_part"), [(1300, True), (900, False)])
+def test_a_trend_that_is_noticed_while_a_drop_lasts_is_part_of_it(connection: sa.Connection, noticed: int, is_part: bool) -> None:
+    """Its line of best fit begins long before the drop; one that was noticed before there was a drop is a trouble of its own."""
+    drop = Finding(kind="throughput_drop", severity=Severity.CRITICAL, onset_step=1041, detected_step=1060, summary="-80 %")
+    trend = Finding(
+        kind="throughput_decline", severity=Severity.WARNING, onset_step=481, detected_step=noticed, summary="slower, gradually"
+    )
+    alerting = Alerting(policy())
+    for now, finding in enumerate((drop, trend) if is_part else (trend, drop)):
+        alerting.apply(connection, RUN, [finding], 1000.0 + 60 * now)
+    parent = connection.scalar(sa.select(incidents.c.parent).where(incidents.c.kind == "throughput_decline"))
+    assert (parent is not None) == is_part
+
+
 def test_a_silenced_incident_is_visible_but_nobody_is_told_until_the_silence_ends(connection: sa.Connection) -> None:
     alerting = Alerting(policy())
     alerting.add_silence(connection, matchers={"kind": "loss_*"}, author="ada", reason="new data mix", starts=900.0, ends=2000.0, now=900.0)

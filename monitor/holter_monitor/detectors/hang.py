@@ -57,6 +57,8 @@ class Hang:
     gone: list[int] = field(init=False, default_factory=list)
     hung: dict[int, int] = field(init=False, default_factory=dict)
     """Ranks that their agent calls hung, with the step they stand at."""
+    stopped: list[int] = field(init=False, default_factory=list)
+    """Those of them whose process is stopped, by a signal or a debugger."""
     still: Standstill | None = field(init=False, default=None)
     stacks: Stacks = field(init=False, default_factory=Stacks)
     """Where the ranks stand, since the last step that closed."""
@@ -76,10 +78,10 @@ class Hang:
         if seconds is not None and 0.0 < seconds < 1e6:
             self.typical += (seconds - self.typical) * (0.05 if self.typical else 1.0)
         if step.words and "resume" in step.words:
-            self.gone, self.hung = [], {}
+            self.gone, self.hung, self.stopped = [], {}, []
         if self.still is None or (self.behind and set(self.behind) & set(self.still.ranks)):
             return None
-        still, self.still, self.hung = self.still, None, {}
+        still, self.still, self.hung, self.stopped = self.still, None, {}, []
         ended = self._finding(still, end_step=step.number)
         self.stacks, self.collectives = Stacks(), Collectives()
         return ended
@@ -99,10 +101,13 @@ class Hang:
             self.gone.append(rank)
         if word == "rank_resumed":
             self.hung.pop(rank, None)
+            self.stopped = [other for other in self.stopped if other != rank]
         if word != "rank_hung":
             return None
         step = event.get("step")
         self.hung[rank] = step if isinstance(step, int) else self.step
+        if attrs.get("stopped") is True and rank not in self.stopped:
+            self.stopped.append(rank)
         culprits, had_stacks = self._culprits(), bool(self.stacks.groups)
         self.stacks.add(attrs.get("stacks"))
         seconds = attrs.get("seconds")
@@ -140,10 +145,13 @@ class Hang:
         return bool(self.gone) and (not self.behind or set(self.behind) <= set(self.gone) or len(self.gone) >= self.ranks)
 
     def _culprits(self) -> list[int]:
-        """The hung ranks that stand at the lowest step: the others wait for them."""
+        """The ranks that the others wait for: those whose process is stopped, else those that stand at a lower step. Nobody while all stand at
+        one step: that one's agent spoke first says nothing."""
+        stopped = sorted(rank for rank in self.stopped if rank in self.hung)
         lowest = min(self.hung.values())
-        behind = sorted(rank for rank, step in self.hung.items() if step == lowest)
-        return behind if len(set(self.hung.values())) > 1 or len(self.hung) == 1 else []
+        if stopped or lowest >= max(self.step, *self.hung.values()):
+            return stopped
+        return sorted(rank for rank, step in self.hung.items() if step == lowest)
 
     def _who(self, still: Standstill) -> str:
         if not still.ranks:

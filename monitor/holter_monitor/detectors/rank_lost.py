@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -183,4 +185,16 @@ def _why(event: Event) -> str:
     attrs: dict[str, Any] = event.get("attrs") or {}
     if event["event"] == "rank_failed":
         return f"{attrs.get('type', 'an exception')}: {attrs.get('message', '')}".replace("\n", " ")[:300]
-    return str(attrs.get("evidence") or attrs.get("reason") or "the process is gone without a word").replace("\n", " ")[:300]
+    told = attrs.get("evidence") or attrs.get("reason") or ({"signal": attrs["signal"]} if "signal" in attrs else "")
+    return (_in_words(told) if isinstance(told, Mapping) else str(told) or "the process is gone without a word").replace("\n", " ")[:300]
+
+
+def _in_words(facts: Mapping[str, Any]) -> str:
+    """What a sender of its own told in fields instead of a sentence."""
+    words = [_signal(value) if key == "signal" else f"{key.replace('_', ' ')} {value}" for key, value in facts.items()]
+    return ", ".join(words)
+
+
+def _signal(value: object) -> str:
+    names = {number.value: number.name for number in signal.Signals}
+    return f"killed by {names.get(value, f'signal {value}') if isinstance(value, int) else value}"

@@ -184,7 +184,10 @@ def happened(*words: str, before: int = 200, after: int = 5) -> Look:
         found = case.near(*words, before=before, after=after)
         if not found:
             return None
-        what = ", ".join(f"{key} {value}" for key, value in list(found[-1].attrs.items())[:3] if isinstance(value, (str, int, float)))
+        attrs = found[-1].attrs
+        what = attrs.get("evidence")  # a sentence, where there is one
+        if not isinstance(what, str):
+            what = ", ".join(f"{key} {value}" for key, value in list(attrs.items())[:3] if isinstance(value, (str, int, float)))
         at = "" if found[-1].step is None else f" at step {found[-1].step}"
         return f"{found[-1].word.replace('_', ' ')}{at}" + (f" ({what[:120]})" if what else "")
 

@@ -41,7 +41,7 @@ def explains(cause: Incident, symptom: Incident) -> bool:
         and cause.run == symptom.run
         and symptom.kind in BRINGS_ABOUT.get(cause.kind, ())
         and cause.is_active
-        and (_near(cause, symptom) or _have_one_cause(cause, symptom))
+        and (_near(cause, symptom) or _tell_one_clock(cause, symptom) or _have_one_cause(cause, symptom))
         and _meet(cause, symptom)
     )
 
@@ -54,6 +54,11 @@ def _near(cause: Incident, symptom: Incident) -> bool:
     if symptom.episode_onset < cause.onset_step - _earlier_steps(cause, symptom):
         return False
     return symptom.episode_onset <= max(cause.detected_step, cause.end_step or cause.detected_step) + _NEAR_STEPS
+
+
+def _tell_one_clock(cause: Incident, symptom: Incident) -> bool:
+    """Both are about the same lost time: what is noticed while a drop lasts is part of it, however far back a trend or a first stall reaches."""
+    return cause.kind in _SLOW and symptom.kind in _SLOW and symptom.is_active and symptom.detected_step >= cause.episode_onset
 
 
 def _have_one_cause(one: Incident, other: Incident) -> bool:

@@ -138,11 +138,23 @@ def test_a_rank_that_hangs_at_the_step_of_the_others_is_not_said_to_be_behind():
     run = Collector(Hang)
     for number in range(20):
         run.step(number)
-    run.ship(1, events=[run.event("rank_hung", 5, 19, seconds=15, phase="a stopped process")])
+    run.ship(1, events=[run.event("rank_hung", 5, 19, seconds=15, phase="a stopped process", stopped=True)])
     (finding,) = run.take()
     assert finding.ranks == (5,) and finding.summary.startswith(
         "rank 5 hung at step 19, which the other 7 reached too, in a stopped process;"
     )
+
+
+def test_nobody_is_named_while_all_stand_at_one_step_whoever_s_agent_speaks_first():
+    run = Collector(Hang)
+    for number in range(20):
+        run.step(number)
+    run.ship(1, events=[run.event("rank_hung", 5, 19, seconds=180)])
+    run.ship(0, events=[run.event("rank_hung", rank, 19, seconds=181) for rank in range(4)])
+    said = run.take()
+    assert said and all(finding.ranks == () and finding.summary.startswith("all 8 ranks stand at step 19") for finding in said)
+    run.ship(1, events=[run.event("rank_hung", 6, 18, seconds=190)])
+    assert run.take()[-1].ranks == (6,)
 
 
 def recorded(enqueued, pending):
@@ -293,3 +305,22 @@ def test_a_rank_that_only_lost_its_peer_is_not_named_first():
     """It speaks before the agent has seen that the other one is gone."""
     assert RankLost._comes_before(Lost(5, [0], [], "ConnectionResetError: reset by peer", 10), "killed by SIGKILL", 20)
     assert not RankLost._comes_before(Lost(5, [1], [], "killed by SIGKILL", 20), "ConnectionError: the peer is gone", 10)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "words"),
+    [
+        ({"evidence": {"signal": 9}}, "killed by SIGKILL"),
+        ({"evidence": {"signal": "SIGBUS", "exit_code": 135}}, "killed by SIGBUS, exit code 135"),
+        ({"signal": 11}, "killed by SIGSEGV"),
+        ({"signal": 77}, "killed by signal 77"),
+        ({"reason": "node drained"}, "node drained"),
+        ({}, "the process is gone without a word"),
+    ],
+)
+def test_however_a_loss_is_told_it_is_said_in_words(attrs, words):
+    run = Collector(RankLost)
+    run.step(0)
+    run.ship(0, events=[run.event("rank_lost", 2, 0, **attrs)])
+    (finding,) = run.take()
+    assert finding.summary == f"rank 2 on node-0 was lost at step 0: {words}"
