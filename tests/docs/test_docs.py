@@ -1,23 +1,35 @@
 """The documentation builds without a warning, and the code that it shows runs as it stands."""
 
+import argparse
+import dataclasses
+import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
+import typing
+from importlib.metadata import entry_points
 from pathlib import Path
 
+import holter
 import httpx
 import pytest
 from collector import collector as running
 from collector import frame
 from holter.testing import CollectorStandIn
+from holter_monitor import findings
 from holter_monitor.alerting.policy_files import load
 from holter_monitor.api.rates import BURST_SECONDS
+from holter_monitor.engine import Engine
+from holter_monitor.notify import webhook
 from holter_monitor.notify.notice import example
+from holter_monitor.notify.notifier import check
 from holter_monitor.notify.receivers import notifier
 from holter_monitor.notify.webhook import Webhook
 from holter_monitor.settings import Limits
+from holter_monitor.stream.steps import Point, RunFacts, Step
 from holter_monitor.ui import POLICY
 from pydantic import SecretStr
 from sink import Sink
@@ -110,6 +122,60 @@ def test_the_signature_check_that_is_shown_lets_only_holter_in():
     assert got["is_from_holter"](headers, call.body, "s3cret")
     assert not got["is_from_holter"](headers, call.body, "another")
     assert not got["is_from_holter"](headers, call.body + b" ", "s3cret")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "console")], ids=lambda page: page.name)
+def test_every_command_that_is_shown_is_understood(page):
+    verbs = {entry.name: entry for entry in entry_points(group="holter.commands")}
+    lines = [line for block in blocks(page, "console") for line in block.splitlines() if line.startswith("holter ")]
+    for line in lines:
+        _, verb, *words = shlex.split(line, comments=True)
+        parser = argparse.ArgumentParser(line, exit_on_error=False)
+        verbs[verb].load().add_arguments(parser)
+        parser.parse_args(words)
+
+
+def test_the_detector_that_is_shown_detects():
+    [shown] = blocks(ROOT / "docs" / "adding-a-detector.md", "python")
+    names = {**vars(dataclasses), **vars(typing), **vars(findings), "Point": Point}
+    exec(shown, names)
+    engine = Engine(RunFacts(run="r"), [names["LossCeiling"]])
+    said = [finding for step in range(9) for finding in engine.feed_step(Step.of(step, {"loss": 1.0 if step < 5 else 25.0}))]
+    assert [(finding.kind, finding.onset_step) for finding in said] == [("loss_divergence", 5)]
+
+
+def test_the_notifier_that_is_shown_sends():
+    [shown] = blocks(ROOT / "docs" / "adding-a-notifier.md", "python")
+    names = {**vars(dataclasses), **vars(typing), **vars(webhook), "check": check, "SecretStr": SecretStr}
+    exec(f"from __future__ import annotations\n{shown}", names)
+    with Sink() as sink:
+        names["Pager"](url=SecretStr(sink.url)).send(example(time.time()), httpx.Client())
+        [call] = sink.wait(1)
+    assert call.json["transition"] == "test"
+
+
+INTEGRATIONS = re.findall(r"from (holter\.integrations\.\w+) import (\w+)", (ROOT / "docs" / "integrations.md").read_text())
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(set(INTEGRATIONS)))
+def test_every_integration_that_is_shown_is_there(module, name):
+    try:
+        assert callable(getattr(importlib.import_module(module), name))
+    except ModuleNotFoundError as missing:
+        if missing.name.startswith("holter"):
+            raise
+        pytest.skip(f"{missing.name} is not installed")
+
+
+def test_the_agent_s_own_page_records(tmp_path, monkeypatch):
+    loop, tested = blocks(ROOT / "agent" / "README.md", "python")
+    facts = {"loader": range(5), "train": lambda batch: 2.0 + batch, "norm": 1.0, "lr": 1e-3, "n": 512}
+    with CollectorStandIn().serving() as collector:
+        monkeypatch.setenv("HOLTER_URL", collector.url)
+        monkeypatch.setenv("HOLTER_DIR", str(tmp_path / "loop"))
+        exec(loop, facts)
+        collector.wait_for(lambda seen: len(seen.points("loss")) == 5)
+    exec(tested, {"holter": holter, "tmp_path": tmp_path / "tested"})
 
 
 def test_the_notebook_that_is_shown_gets_frames(tmp_path):
