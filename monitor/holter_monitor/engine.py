@@ -57,15 +57,12 @@ class Engine:
 
     def feed(self, frame: Frame, received: float) -> list[Finding]:
         """Takes in a frame; `received` is the time its log entry carries. Raises nothing."""
-        findings: list[Finding] = []
         if frame.attempt not in self._attempts:
             self.topology.node_of.clear()
         self.topology.place(frame.rank.tolist(), frame.node)
         for event in frame.events:
             self.topology.learn(event, frame.node)
-        for step in self._align(frame, received):
-            self._summaries.extend(summarize(step))
-            findings += self.feed_step(step)
+        findings = self._close(self._align(frame, received))
         self._receive(frame, received, findings)
         for event in frame.events:
             self._hear(event, findings)
@@ -116,22 +113,19 @@ class Engine:
         return findings
 
     def tick(self, now: float) -> list[Finding]:
-        """The time, for detectors of silence. Closes no step: that depends on the records alone."""
-        findings: list[Finding] = []
+        """The time, when nothing arrives: for steps that nobody else will reach any more, and for detectors of silence."""
+        findings = self._close(self._aligner.overdue(now) if self._aligner else [])
         self._ask(self._called["tick"], (now,), findings)
         return findings
 
     def finish(self) -> list[Finding]:
         """The run is over: closes what is pending and lets the detectors say their last."""
-        findings: list[Finding] = []
-        for step in self._aligner.finish() if self._aligner else []:
-            self._summaries.extend(summarize(step))
-            findings += self.feed_step(step)
+        findings = self._close(self._aligner.finish() if self._aligner else [])
         self._ask(self._called["finish"], (), findings)
         return findings
 
     def take_summaries(self) -> list[Summary]:
-        """The summaries of the steps closed by `feed` since the last call. Records given to `feed_step` make none."""
+        """The summaries of the steps closed by `feed`, `tick` or `finish` since the last call. Records given to `feed_step` make none."""
         summaries, self._summaries = self._summaries, []
         return summaries
 
@@ -180,6 +174,13 @@ class Engine:
         return engine
 
     # ---------------------------------------------------------------- inside
+
+    def _close(self, steps: Sequence[Step]) -> list[Finding]:
+        findings: list[Finding] = []
+        for step in steps:
+            self._summaries.extend(summarize(step))
+            findings += self.feed_step(step)
+        return findings
 
     def _align(self, frame: Frame, received: float) -> list[Step]:
         steps: list[Step] = []

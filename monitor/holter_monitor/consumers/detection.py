@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from holter_monitor.broadcast import Broadcast
+from holter_monitor.consumers.effects import Effects
 from holter_monitor.consumers.pipeline import BATCH_FRAMES, Consumer
 from holter_monitor.consumers.sieve import STORE_AT_FAULT, Heard, Put, Refused, sift, whole
 from holter_monitor.findings import Finding
@@ -66,16 +67,6 @@ class Alarm(Protocol):
     def tick(self, connection: sa.Connection, now: float) -> int: ...
 
 
-@dataclass(slots=True)
-class _Effects:
-    """What a batch of frames brought, kept until its transaction is through: an engine cannot be fed twice."""
-
-    entries: Sequence[Entry]
-    findings: dict[str, list[Finding]] = field(default_factory=dict)
-    summaries: list[dict[str, Any]] = field(default_factory=list)
-    finished: set[str] = field(default_factory=set)
-
-
 class Detection(Consumer):
     name = "detection"
     apart_seconds = APART_SECONDS
@@ -100,7 +91,8 @@ class Detection(Consumer):
         self._judges: dict[str, Judge] = {}
         self._fed_at: dict[str, float] = {}
         self._changed: set[str] = set()
-        self._pending: _Effects | None = None
+        self._pending: Effects | None = None
+        self._silence: Effects | None = None
         self.snapshot_offset = 0
         """From here on the log is needed: all that lies before is in the snapshots."""
         self._snapshot_at = self._tick_at = self._alarm_at = time.monotonic()
@@ -152,8 +144,8 @@ class Detection(Consumer):
         self._records.forget()
         self._roller.forget()
 
-    def _judge(self, entries: Sequence[Entry]) -> _Effects:
-        effects = _Effects(entries, self._feed(entries))
+    def _judge(self, entries: Sequence[Entry]) -> Effects:
+        effects = Effects(entries, self._feed(entries))
         for run in {entry.frame.run for entry in entries}:
             self._take_summaries(run, effects)
         return effects
@@ -194,10 +186,10 @@ class Detection(Consumer):
             self._fed_at[run] = time.monotonic()
         return judge
 
-    def _take_summaries(self, run: str, effects: _Effects) -> None:
+    def _take_summaries(self, run: str, effects: Effects) -> None:
         effects.summaries += [{"run": run} | asdict(summary) for summary in self._judges[run].take_summaries()]
 
-    def _commit(self, effects: _Effects, put: Put) -> None:
+    def _commit(self, effects: Effects, put: Put) -> None:
         now = self._clock()
         with self._control.write() as connection:
             ended: set[str] = set()
@@ -248,19 +240,30 @@ class Detection(Consumer):
     def _tick(self) -> None:
         """Silence is judged only by who is up to date with the log."""
         now = self._clock()
-        found = {run: findings for run, judge in self._judges.items() if (findings := judge.tick(now))}
+        effects = self._silence = self._silence or self._judge_silence(now)
 
         def commit(put: Put) -> None:
             with self._control.write() as connection:
                 records.silence(connection, now)
-                for run, findings in found.items():
+                put(connection, "summary", effects.summaries, lambda part: self._summarise(connection, part))
+                for run, findings in effects.findings.items():
                     self._hear(connection, put, run, findings, now)
+                if effects.summaries:  # steps that no entry of the log closed: a replay would not close them
+                    self._write_snapshots(connection, self.offset, now)
 
         self._set_aside(sift(commit, self._forget))
-        if found:
-            self._wake()
-        for run in found:
-            self._broadcast.publish({"type": "incidents", "run": run})
+        self._silence = None
+        self._announce(effects)
+
+    def _judge_silence(self, now: float) -> Effects:
+        effects = Effects()
+        for run, judge in self._judges.items():
+            findings = judge.tick(now)
+            if findings:
+                effects.findings[run] = findings
+            self._take_summaries(run, effects)
+        self._changed.update(row["run"] for row in effects.summaries)
+        return effects
 
     def take_snapshots(self) -> None:
         """Write the state of all engines that changed, and let the log go up to here."""
@@ -272,19 +275,11 @@ class Detection(Consumer):
             del self._judges[run], self._fed_at[run]
         self.snapshot_offset = self.offset
 
-    def _announce(self, effects: _Effects) -> None:
-        lines: dict[tuple[str, str, int], dict[str, Any]] = {}
-        for row in effects.summaries:
-            line = lines.setdefault((row["run"], row["attempt"], row["step"]), {})
-            line[row["metric"]] = row["mean"]
-        for (run, attempt, step), metrics in list(lines.items())[-64:]:
-            self._broadcast.publish({"type": "step", "run": run, "attempt": attempt, "step": step, "metrics": metrics})
-        for run in {entry.frame.run for entry in effects.entries}:
-            self._broadcast.publish({"type": "run", "run": run})
+    def _announce(self, effects: Effects) -> None:
+        for news in effects.news():
+            self._broadcast.publish(news)
         if effects.findings:
             self._wake()
-        for run in effects.findings:
-            self._broadcast.publish({"type": "incidents", "run": run})
 
     def _run_of(self, run: str) -> Run:
         if run not in self._runs:

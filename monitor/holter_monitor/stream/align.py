@@ -3,7 +3,8 @@
 A step is closed when every rank that is waited for has reached it or a later one; or, `deadline_seconds` after its first row came, without
 the ranks that are still missing, which are not waited for again until they report; a step that only a few have reached while most go on
 below it is dropped. Steps close in order. A rank that goes back to an earlier step begins a new lap, so a rewind inside an attempt is not
-taken for lateness. Time is what the frame log noted at the frame's arrival, so the same log gives the same steps after any restart.
+taken for lateness. Time is what the frame log noted at the frame's arrival, so the same log gives the same steps after any restart; only where no
+frame comes any more the clock closes the last ones (`overdue`).
 """
 
 from __future__ import annotations
@@ -110,6 +111,10 @@ class StepAligner:
     def take_samples(self) -> list[Sample]:
         samples, self.samples = self.samples, []
         return samples
+
+    def overdue(self, now: float) -> list[Step]:
+        """Closes what even a frame that came `deadline_seconds` ago would have closed: nothing comes any more, or ranks that never reported are waited for."""
+        return self._close(now - self.deadline_seconds)
 
     def finish(self) -> list[Step]:
         """Closes whatever is pending."""
@@ -248,15 +253,8 @@ class StepAligner:
             self.held, self.held_present = fit(self.held, self.held_present, len(self.rows), len(self.reached))
             self.held[sampled] = matrix[sampled] = np.where(present[sampled], matrix[sampled], self.held[sampled])
             self.held_present[sampled] = present[sampled] = present[sampled] | self.held_present[sampled]
-        step = Step.of_ranks(
-            key % LAP,
-            np.arange(len(self.reached), dtype=np.int32),
-            self.rows,
-            matrix,
-            present,
-            time=pending.time_ns / 1e9,
-            attempt=self.attempt,
-        )
+        ranks = np.arange(len(self.reached), dtype=np.int32)
+        step = Step.of_ranks(key % LAP, ranks, self.rows, matrix, present, time=pending.time_ns / 1e9, attempt=self.attempt)
         step.missing = np.flatnonzero((self.reached < key) & (self.reached >= 0)).astype(np.int32)
         step.say([event for at, event in self.events if at <= key])
         self.events = [(at, event) for at, event in self.events if at > key]
