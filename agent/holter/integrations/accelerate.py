@@ -20,24 +20,26 @@ class HolterTracker(GeneralTracker):
         super().__init__(_blank=True)
         self._settings = {"name": run_name, **settings}
         self.run: holter.Run | None = None
-        self._config: dict[str, Any] = {}
 
     @property
     def tracker(self) -> holter.Run | None:
         return self.run
 
     def start(self) -> None:
-        """Called by `init_trackers`, whose `project_name` comes too late to be seen here: name the project in the constructor."""
+        """Called by `init_trackers`, whose `project_name` comes too late to be seen here: name the project in the constructor. Older releases do
+        not call it; the run then begins with the first thing it is told."""
+        self._begun()
+
+    def _begun(self) -> holter.Run:
         if self.run is None:
             self.run = holter.init(**self._settings)
+        return self.run
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
-        if self.run is not None:
-            self.run.event("config", **values)
+        self._begun().event("config", **values)
 
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
-        if self.run is not None:
-            self.run.step(step, **{key.replace("/", "."): value for key, value in values.items()})
+        self._begun().step(step, **{key.replace("/", "."): value for key, value in values.items()})
 
     def finish(self) -> None:
         if self.run is not None:
