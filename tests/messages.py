@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
-from holter.frame import Event
+from holter.frame import Event, Frame
 from holter_monitor.alerting.alerting import Alerting
 from holter_monitor.alerting.policies import Policy
 from holter_monitor.engine import Engine
@@ -41,6 +41,21 @@ class Messages:
     def hear(self, word: str, rank: int | None = None, step: int | None = None, **attrs: Any) -> None:
         event = {"event": word, "rank": rank, "step": step, "time_ns": int(self.now * 1e9), "attrs": attrs}
         self._tell(self._watched.hear(event))
+
+    def take(self, step: Step) -> None:
+        """A step of many ranks, at its own time."""
+        self.now, self.number, self._watched.topology = step.time, step.number, step.topology
+        self._tell(self._watched.feed_step(step))
+
+    def feed(self, frame: Frame) -> None:
+        self._tell(self._watched.feed(frame, self.now))
+
+    def wait(self, seconds: float) -> None:
+        """Time goes by in silence."""
+        ends = self.now + seconds
+        while self.now < ends:
+            self.now = min(ends, self.now + 5.0)
+            self._tell(self._watched.tick(self.now))
 
     def _tell(self, findings: Any) -> None:
         with self.engine.begin() as connection:

@@ -88,7 +88,7 @@ def test_a_cause_found_after_its_symptom_was_told_goes_on_in_the_same_thread(sto
     story.wait(5)
     assert story.told("chat") == [("throughput_drop", "trigger"), ("data_stall", "update")]
     drop, stall = story.sent("chat")
-    assert drop.subject == stall.subject and stall.note == "this was told as throughput drop; it is the cause of it"
+    assert drop.subject == stall.subject and stall.note == "this was told as throughput drop; it is the same trouble, better understood"
     assert stall.symptoms == ("-30 %",)
     story.hear(replace(DROP, end_step=700, detected_step=700), replace(STALL, end_step=700, detected_step=700))
     story.wait(61)

@@ -37,6 +37,15 @@ CASES: dict[str, Case] = {
         signals={WAIT: moved(0.02, 0.5), LATENCY: moved(0.001, 0.0011)},
         world_size=8,
     ),
+    "missing_copy": Case(
+        incident=incident(
+            "data_stall", ranks=[4, 5, 6, 7], nodes=["spare-9"], evidence={"replaced": True, "share": 0.23, "cause": "data_wait"}
+        ),
+        world_size=8,
+    ),
+    "other_precision": Case(
+        incident=incident("reference_gap", 0, evidence={"dtype": "bfloat16", "reference_dtype": "float32"}), world_size=8
+    ),
     "data_position": Case(
         incident=incident("step_locked_stalls", summary="40 of 40", evidence={"recurring": 40, "expected_by_chance": 0.99})
     ),

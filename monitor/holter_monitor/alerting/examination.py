@@ -39,7 +39,7 @@ class Examination:
 
     def _causes(self, desk: Desk, run: Run, incident: Incident, current: Sequence[Incident]) -> list[dict[str, object]]:
         """In a storm (hundreds of incidents at once) without the signals, which cost a query."""
-        others = [other for other in current if other is not incident and abs(other.created - incident.created) <= _BESIDE_SECONDS]
+        others = [other for other in current if other is not incident and _is_beside(other, incident)]
         case = Case(incident=incident, others=others, world_size=run.world_size)
         if desk.looks_left > 0:
             desk.looks_left -= 1
@@ -63,6 +63,10 @@ class Examination:
         except MonitorError as error:  # the sample store is away: the alert must not wait for it
             logger.warning("no sampled signals for the diagnosis of %s: %s", incident.id, error)
             return {}
+
+
+def _is_beside(other: Incident, incident: Incident) -> bool:
+    return abs(other.created - incident.created) <= _BESIDE_SECONDS or other.parent == incident.id or other.id == incident.parent
 
 
 def _news(before: list[dict[str, object]], incident: Incident) -> list[Change]:

@@ -41,7 +41,7 @@ def continued(cause: Incident, taken: Sequence[Incident]) -> list[Change]:
     cause.conversation = told.told_as
     if told.acknowledged_by is not None and cause.severity <= told.severity:
         cause.state, cause.acknowledged, cause.acknowledged_by = "acknowledged", told.acknowledged, told.acknowledged_by
-    return [Change("opened", note=f"this was told as {told.kind.replace('_', ' ')}; it is the cause of it")]
+    return [Change("opened", note=f"this was told as {told.kind.replace('_', ' ')}; it is the same trouble, better understood")]
 
 
 def as_bad_as_its_symptoms(incident: Incident, changes: Sequence[Change], current: Sequence[Incident]) -> list[Change]:

@@ -27,7 +27,9 @@ from holter_monitor.diagnosis.instability import INSTABILITY
 from holter_monitor.diagnosis.killed import KILLED
 from holter_monitor.diagnosis.leak import LEAK
 from holter_monitor.diagnosis.lost_node import LOST_NODE
+from holter_monitor.diagnosis.missing_copy import MISSING_COPY
 from holter_monitor.diagnosis.missing_from_collective import MISSING_FROM_COLLECTIVE
+from holter_monitor.diagnosis.other_precision import OTHER_PRECISION
 from holter_monitor.diagnosis.out_of_memory import OUT_OF_MEMORY
 from holter_monitor.diagnosis.resumed_wrong import RESUMED_WRONG
 from holter_monitor.diagnosis.slow_loader import SLOW_LOADER
@@ -42,6 +44,7 @@ from holter_monitor.diagnosis.unseen_storage import UNSEEN_STORAGE
 CAUSES: tuple[Cause, ...] = (
     SLOW_STORAGE,
     SLOW_LOADER,
+    MISSING_COPY,
     DATA_POSITION,
     BUSY_CPU,
     GARBAGE_COLLECTION,
@@ -65,6 +68,7 @@ CAUSES: tuple[Cause, ...] = (
     CHANGED_DATA,
     RESUMED_WRONG,
     EQUAL_SEEDS,
+    OTHER_PRECISION,
     FULL_DISK,
     CHECKPOINT_LATE,
     COPY_LATE,

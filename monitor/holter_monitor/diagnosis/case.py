@@ -73,7 +73,8 @@ class Case:
     @property
     def is_everywhere(self) -> bool:
         """Whether it is about all ranks, as far as is known."""
-        return not self.incident.ranks or len(self.incident.ranks) >= max(2, 0.9 * self.world_size)
+        ranks = self.incident.ranks
+        return len(ranks) >= max(2, 0.9 * self.world_size) if ranks else not self.incident.nodes
 
     @property
     def last_step(self) -> int:
@@ -88,8 +89,8 @@ class Case:
         first = self.incident.evidence.get("first")
         if isinstance(first, int):  # of many lost ranks, the one that the others followed
             return f"rank {first} on {nodes[0]}" if len(nodes) == 1 else f"rank {first}"
-        where = "all ranks" if self.is_everywhere else f"rank {spans(ranks)}"
-        return f"{where} on {folded(nodes)}" if nodes else where
+        where = "all ranks" if self.is_everywhere else f"{'ranks' if len(ranks) > 1 else 'rank'} {spans(ranks)}" if ranks else ""
+        return " on ".join(filter(None, [where, folded(nodes) if nodes else ""]))
 
     @property
     def checkpoint(self) -> Event | None:

@@ -41,7 +41,7 @@ def facts(case: Case) -> dict[str, Any]:
     incident, saved = case.incident, case.checkpoint
     return {
         "place": case.place,
-        "ranks": spans(incident.ranks) or "all ranks",
+        "ranks": f"{'ranks' if len(incident.ranks) > 1 else 'rank'} {spans(incident.ranks)}" if incident.ranks else "all ranks",
         "nodes": folded(incident.nodes) or ("all nodes" if case.is_everywhere and case.world_size > 1 else "its node"),
         "onset": incident.onset_step,
         "steps": _steps(incident.episode_onset, case.last_step),

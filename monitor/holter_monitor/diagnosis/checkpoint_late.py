@@ -8,7 +8,7 @@ CHECKPOINT_LATE = Cause(
     name="checkpoint_late",
     explains=("checkpoint_overdue", "eval_overdue", "checkpoint_lost"),
     sentence="what should have been saved or evaluated by now has not been",
-    action="look at the job that writes it (its log, its queue, the space on its target) and save by hand before anything else happens",
+    action="look at the job that should have brought it (its log, its queue, the space on its target); a checkpoint save by hand before anything else",
     clues=(
         Clue(3.0, kind_is("checkpoint_overdue")),
         Clue(3.0, kind_is("eval_overdue")),

@@ -80,6 +80,10 @@ LEADS: tuple[Lead, ...] = (
         unrecorded="no gradient norm is recorded: pass grad_norm to run.step",
     ),
     Lead(
+        kinds=("reference_gap",),
+        look="what differs from the reference: dtype of parameters and gradients, parallel layout, seeds, data order, tokenizer (the two runs' configurations)",
+    ),
+    Lead(
         kinds=(*_LOSS, "reference_gap"),
         look='what was changed before step {onset}: learning rate, batch size, data mix, a resume (panels "Learning rate" and "What happened" of Holter / Run)',
         metric="lr",
@@ -117,10 +121,6 @@ LEADS: tuple[Lead, ...] = (
     Lead(
         kinds=(*_UNLIKE, "reference_gap"),
         look="a saved checkpoint of about step {onset}: holter audit CHECKPOINT_DIR tells which tensors differ where they must be equal",
-    ),
-    Lead(
-        kinds=("reference_gap",),
-        look="what differs from the reference: dtype of parameters and gradients, parallel layout, seeds, data order, tokenizer (the two runs' configurations)",
     ),
     Lead(kinds=("disk_pressure",), look="what fills or floods the file system on {nodes} (df -h, du -x --max-depth=2, iotop -o), {steps}"),
     Lead(

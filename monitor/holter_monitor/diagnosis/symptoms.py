@@ -24,8 +24,10 @@ BRINGS_ABOUT: dict[str, tuple[str, ...]] = {
     "tp_duplicate_shards": ("reference_gap", "loss_shift"),
     "replica_mismatch": ("rank_disagreement", "reference_gap", "loss_shift"),
     "loss_shift": ("loss_spike",),
-    "restart_storm": ("rank_lost", "agent_silent", "checkpoint_overdue"),
+    "restart_storm": ("rank_lost", "agent_silent", "gpu_error", "hang", "checkpoint_overdue"),
 }
+SHOWS_IN: dict[str, tuple[str, ...]] = dict.fromkeys((*_SLOW, "data_stall"), ("disk_pressure",))
+"""Which trouble speaks for another where the diagnosis gives the same cause for both: a slow disk is told with what it costs."""
 SURE = 0.5
 """From this confidence on a cause is known."""
 _NEAR_STEPS = 200
@@ -36,14 +38,13 @@ _EARLIER_STEPS, _EARLIER_SECONDS, _BLOCK_STEPS = 16, 5.0, 64
 
 def explains(cause: Incident, symptom: Incident) -> bool:
     """Whether the one incident explains the other: same run, about the same time, same ranks or nodes."""
-    return (
-        cause.id != symptom.id
-        and cause.run == symptom.run
-        and symptom.kind in BRINGS_ABOUT.get(cause.kind, ())
-        and cause.is_active
-        and (_near(cause, symptom) or _tell_one_clock(cause, symptom) or _have_one_cause(cause, symptom))
-        and _meet(cause, symptom)
-    )
+    return cause.id != symptom.id and cause.run == symptom.run and cause.is_active and _speaks_for(cause, symptom) and _meet(cause, symptom)
+
+
+def _speaks_for(cause: Incident, symptom: Incident) -> bool:
+    if symptom.kind in BRINGS_ABOUT.get(cause.kind, ()):
+        return _near(cause, symptom) or _tell_one_clock(cause, symptom) or _have_one_cause(cause, symptom)
+    return symptom.kind in SHOWS_IN.get(cause.kind, ()) and _have_one_cause(cause, symptom)
 
 
 def _near(cause: Incident, symptom: Incident) -> bool:

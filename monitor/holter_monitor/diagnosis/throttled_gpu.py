@@ -14,6 +14,7 @@ THROTTLED_GPU = Cause(
         Clue(3.0, beside("gpu_throttle")),
         Clue(2.5, falls("gpu_sm_clock_hertz", 0.93, "SM clock")),
         Clue(2.5, says("clock_ratio", lambda ratio: ratio < 0.93, "SM clock at {value:.0%} of usual")),
+        Clue(1.2, says("cause", lambda cause: cause == "throttle", "it slid into slowness as a GPU that heats up does")),
         Clue(1.0, rises("gpu_temperature_celsius", 1.1, "temperature")),
         Clue(1.0, mentions(lambda text: "thermal" in text or "power" in text, "the driver gives the reason", "reasons")),
         Clue(-3.0, says("clock_ratio", lambda ratio: ratio > 0.97, "SM clock normal ({value:.0%})")),
