@@ -78,8 +78,6 @@ def read_as(finding: Finding) -> tuple[str, str]:
     family, kind = READ_AS.get(finding.kind, (finding.kind, finding.kind))
     if finding.kind == "loss_shift" and finding.evidence.get("after") == "resume":
         return family, "resume_loss_step"
-    if finding.kind == "throughput_stalls" and finding.evidence.get("stalls") == 1:
-        return family, "throughput_drop"  # the traces' word for isolated slow steps, too (README of the traces)
     if finding.kind == "loss_spike" and finding.evidence.get("shape") in ("shifting", "diverging"):
         return family, "loss_spike_nonrec"
     if finding.kind in ("straggler", "data_stall") and finding.ranks and finding.evidence.get("cause") == "data_wait":

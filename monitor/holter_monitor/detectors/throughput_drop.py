@@ -1,4 +1,4 @@
-"""Time lost against the run's own base: by a level that fell at once, or by stalls that the median does not show."""
+"""Time lost against the run's own base: by a level that fell at once, by stalls that the median does not show, or by one step alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stream.levels import Levels
+from holter_monitor.stream.lone_steps import is_lone, is_odd
 from holter_monitor.stream.lost_time import Loss, Toll, usual_wait
 from holter_monitor.stream.pace import REBASES, SHARED, Beat, Pace, Stall
 from holter_monitor.stream.steps import Sample, Step
@@ -21,7 +22,8 @@ class ThroughputDrop:
 
     One or two stalls that carry the loss may be the first checkpoint as well as the first of many: said as `info` where a checkpoint or an
     evaluation would fall (a round step, the first steps of a run), as `warning` elsewhere, and over when they turn out to be regular. `warning`
-    when the loss is confirmed (stalls that no regularity explains, or a level), `critical` when a third of the time is lost and goes on being lost.
+    when the loss is confirmed (stalls that no regularity explains, or a level) or a lone step is new in a calm run, `critical` when a third of
+    the time is lost and goes on being lost.
     Rule: 5 % of the window as in the harmonic rule of reference/detectors.md. Cost: about 4 µs a record.
     """
 
@@ -37,6 +39,10 @@ class ThroughputDrop:
     """Records without an unexplained stall after which the loss has passed."""
     lone_records: int = 200
     """Calm records that make a first long stall remarkable."""
+    lone_ratio: float = 2.0
+    """Times the level from which a step alone is told, though it costs little: half the throughput, as in reference/detectors.md."""
+    lone_steps: int = 600
+    """Steps without anything of its size before a lone one warns; earlier it may be the first regular pause and is only recorded."""
     pace: Pace = field(init=False, default_factory=Pace, metadata=SHARED)
     levels: Levels = field(init=False, default_factory=Levels)
     surroundings: Surroundings = field(init=False, default_factory=Surroundings)
@@ -131,15 +137,16 @@ class ThroughputDrop:
             share, confirmed = self._stall_loss()
             if share >= self.time_loss:
                 return [self._open_stalls(beat, is_confirmed=confirmed)]
+            if beat.stall.ratio >= self.lone_ratio and is_lone(self.pace, beat.stall):
+                return [self._lone_step(beat, beat.stall)]
         return []
 
-    def _is_remarkable(self, stall: Stall) -> bool:
-        """Whether a first stall here is more than a run's first regular pause would be: late, off the round steps, and unlike any before."""
-        every = 25 if self.pace.stride <= 5.0 else int(10 * self.pace.stride)
-        is_round = any(min(stall.step % length, length - stall.step % length) <= 1 for length in (every, 64))
-        size = 1.0 + 0.4 * (stall.ratio - 1.0)
-        alike = sum(1 for other in self.pace.stalls if other.ratio > size and not other.excused)
-        return not is_round and self.pace.records >= self.lone_records and alike == 1 and self.pace.worst_pause < size
+    def _lone_step(self, beat: Beat, stall: Stall) -> Finding:
+        loss = self._loss(stall.step, stall.record, "step", list(self.blocks)[-8:])
+        loss.severity = Severity.WARNING if is_lone(self.pace, stall, self.lone_steps) else Severity.INFO
+        loss.before = self.spent - stall.cost
+        loss.add_stall(stall)
+        return self._finding(loss, beat.step, end_step=beat.step)
 
     def _open_level(self, beat: Beat, fallen: int, stalls: Loss | None) -> Finding:
         """Blocks tell what was lost since; what the stalls have counted of it already is theirs no more."""
@@ -157,7 +164,8 @@ class ThroughputDrop:
         """The records between the stalls so far were at the level: they lost nothing."""
         found = self.pace.open_stalls(self.window_records)
         loss = self._loss(found[-1].step, found[-1].record, "stalls", list(self.blocks)[-8:])
-        loss.severity, loss.is_confirmed = Severity.WARNING if is_confirmed else Severity.INFO, is_confirmed
+        is_loud = is_confirmed or (len(found) == 1 and is_lone(self.pace, found[0], self.lone_steps))
+        loss.severity, loss.is_confirmed = Severity.WARNING if is_loud else Severity.INFO, is_confirmed
         for stall in found:
             loss.add_stall(stall)
         quiet = loss.base * max(0, beat.record - loss.first_record + 1 - len(found))
@@ -209,7 +217,7 @@ class ThroughputDrop:
         elif loss.severity == Severity.INFO and beat.record == loss.first_record + 1:
             # With the record after it, so that a level that fell is not taken for a stall.
             stalls = self.pace.open_stalls(2)
-            if len(stalls) == 1 and self._is_remarkable(stalls[0]):
+            if len(stalls) == 1 and self.pace.records >= self.lone_records and is_odd(self.pace, stalls[0]):
                 loss.severity = Severity.WARNING
                 return [self._say(loss, beat.step)]
         grown = loss.share > 1.3 * loss.said_share + 0.02 or self.pace.records - loss.said_record >= 1000

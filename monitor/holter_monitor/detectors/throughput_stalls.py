@@ -1,4 +1,4 @@
-"""Single steps that take far too long: one that stands out of a calm run, several that no regularity explains, and more and more of them."""
+"""Single steps that take far too long: several that no regularity explains, and more and more of them."""
 
 from __future__ import annotations
 
@@ -28,21 +28,12 @@ class Spell:
 
 @dataclass(kw_only=True)
 class ThroughputStalls:
-    """Judges only what is neither declared nor part of a learned period. Cost: about 3 µs a record.
-
-    A single stall is said when nothing of its size has happened before and it does not fall on a round step, where a first evaluation would;
-    a warning after `calm_steps`, earlier it may be the first regular pause and is only recorded. Each further one must be larger by far, so a
-    run has a handful of them however long it is.
-    """
+    """Judges only what is neither declared nor part of a learned period; a lone slow step is `throughput_drop`'s. Cost: about 3 µs a record."""
 
     kind: ClassVar[str] = "throughput_stalls"
     time_loss: float = 0.05
     """Share of the window's time lost to stalls, its four largest ones left out, that makes a spell."""
     window_records: int = 200
-    single_ratio: float = 2.0
-    """Times the level from which one stall alone is reported: half the throughput, as in reference/detectors.md."""
-    calm_steps: int = 600
-    """Steps without anything like it before a single stall warns."""
     quiet_records: int = 300
     """Records without a stall after which a spell is over."""
     pace: Pace = field(init=False, default_factory=Pace, metadata=SHARED)
@@ -65,7 +56,7 @@ class ThroughputStalls:
             if self.spell is not None and self.pace.records % 20 == 0 and self._is_quiet(self.spell):
                 return self._end()
             return None
-        return self._single_or_begin(stall) if self.spell is None else self._go_on(self.spell, stall)
+        return self._begin(stall) if self.spell is None else self._go_on(self.spell, stall)
 
     def sample(self, sample: Sample) -> None:
         self.surroundings.sample(sample)
@@ -73,7 +64,7 @@ class ThroughputStalls:
     def finish(self) -> Finding | None:
         return self._finding(self.spell, self.pace.last_step) if self.spell is not None else None
 
-    def _single_or_begin(self, stall: Stall) -> Finding | None:
+    def _begin(self, stall: Stall) -> Finding | None:
         stalls = self.pace.open_stalls(self.window_records)
         records = min(self.window_records, max(100, self.pace.records))
         rest = sum(sorted((s.ratio - 1.0 for s in stalls), reverse=True)[4:])
@@ -82,16 +73,7 @@ class ThroughputStalls:
             self.spell = Spell(first.step, Severity.WARNING, len(stalls), 0.0, 0.0, stall.step, stall.record, len(stalls), first.record)
             self.spell.seconds, self.spell.waited = sum(s.seconds for s in stalls), sum(s.wait for s in stalls)
             return self._finding(self.spell, stall.step)
-        return self._single(stall) if stall.ratio >= self.single_ratio else None
-
-    def _single(self, stall: Stall) -> Finding | None:
-        size = 1.0 + 0.4 * (stall.ratio - 1.0)
-        is_first = self.pace.worst_pause < size and sum(1 for other in self.pace.stalls if other.ratio > size and not other.excused) == 1
-        if not is_first or self.pace.records < 100 or _is_round(stall.step, self.pace.stride):
-            return None
-        severity = Severity.WARNING if stall.step - self.pace.first_step >= self.calm_steps else Severity.INFO
-        spell = Spell(stall.step, severity, 1, stall.seconds, stall.wait, stall.step, stall.record, 1, stall.record)
-        return self._finding(spell, stall.step, end_step=stall.step)
+        return None
 
     def _go_on(self, spell: Spell, stall: Stall) -> Finding | None:
         spell.count += 1
@@ -127,10 +109,9 @@ class ThroughputStalls:
             said.insert(0, f"data wait explains {numbers['data_wait_share']:.0%}")
         worst = max((stall.ratio for stall in self.pace.stalls if stall.step >= spell.onset), default=0.0)
         lost = f", {cost:,.0f} s lost" if cost else ""
-        if spell.count == 1:
-            summary = f"step {spell.onset} took {worst:.1f} times as long as usual{lost}; a single stall"
-        else:
-            summary = f"{spell.count} stalled steps between {spell.onset} and {spell.last}, up to {worst:.0f} times as long{lost}; no regular pause"
+        summary = (
+            f"{spell.count} stalled steps between {spell.onset} and {spell.last}, up to {worst:.0f} times as long{lost}; no regular pause"
+        )
         return Finding(
             kind=self.kind,
             severity=spell.severity,
@@ -138,7 +119,7 @@ class ThroughputStalls:
             detected_step=step,
             end_step=end_step,
             metric=self.pace.basis,
-            score=worst / self.single_ratio,
+            score=worst,
             cost_seconds=cost,
             summary="; ".join([summary, *said]),
             evidence=self._evidence(spell, worst, step) | numbers,
@@ -153,9 +134,3 @@ class ThroughputStalls:
             "periods": [[round(period.length, 1), round(period.ratio, 2)] for period in self.pace.periods],
             "window": [spell.onset - int(100 * self.pace.stride), step],
         }
-
-
-def _is_round(step: int, stride: float) -> bool:
-    """Whether a first evaluation or checkpoint would fall here: a multiple of a hundred, or its neighbour."""
-    off = step % 100
-    return stride < 50.0 and min(off, 100 - off) <= 1

@@ -57,7 +57,7 @@ class Loss:
     severity: Severity
     base: float
     shape: str
-    """"stalls" or "level"."""
+    """"step" (one, by itself), "stalls" or "level"."""
     is_confirmed: bool
     before: float
     """What the run had spent until the onset, same units as `spent`."""
@@ -157,6 +157,9 @@ class Loss:
             seconds = f", {cost:,.0f} s lost" if cost is not None else f", {share}"
             slower = f"each step takes {level_ratio - 1.0:.1%} longer" if end_step is None else "each step took longer"
             return "; ".join([f"{slower} {when}{seconds}", *said])
+        if self.shape == "step":
+            lost = f", {cost:,.1f} s lost" if cost is not None else ""
+            return "; ".join([f"step {self.onset} took {self.spent / self.ideal:.1f} times as long as usual{lost}; a single one", *said])
         seconds = f" ({cost:,.0f} s)" if cost is not None else ""
         if cost is not None and self.apart > 0.5:
             seconds = f" ({cost:,.0f} s by stalls, {self.apart:,.0f} s by the level, told apart)"
