@@ -6,6 +6,7 @@ import time
 import httpx
 from collector import frame
 from holter.frame import encode
+from holter.node.envelope import stamp
 
 
 class Agent(threading.Thread):
@@ -18,11 +19,12 @@ class Agent(threading.Thread):
 
     def run(self) -> None:
         http = httpx.Client(timeout=5)
-        seq, body = -1, b""  # a frame that is made anew has another clock in it: the collector would see two agents of one identity
+        seq, body = -1, b""
         while not self.done.is_set():
             if seq != self.acknowledged:
                 seq = self.acknowledged
                 body = encode(frame(self.run_id, seq, node=self.node, boot=f"boot-{self.node}", metrics={"loss": float(seq)}))
+            body = stamp(body, self.run_id) or body
             try:
                 answer = http.post(
                     f"{self.running.url}/api/v1/frames", content=body, headers={"Content-Type": "application/vnd.holter.frame.v1"}

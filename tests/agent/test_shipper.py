@@ -363,6 +363,16 @@ def test_the_collectors_advice_is_kept_for_the_ranks(collector, ship, spool):
     assert destination.advice == {"checkpoint": True, "reason": "a spike"}
 
 
+def test_a_frame_whose_number_is_another_agents_is_declared_and_holds_nothing_up(collector, ship, spool, tmp_path):
+    """Case 35: a clone with its memory goes on under the same identity."""
+    collector.script["/api/v1/frames"].append(Reply(409, body=b'{"title": "Another frame has this number", "field": "seq"}'))
+    _, destination = ship(collector.url)
+    until(lambda: spool.is_empty, 60)
+    assert [step for step, _ in collector.points("loss")] == list(range(4, 12))
+    assert len(list((tmp_path / "quarantine").glob("*.frame"))) == 1
+    assert destination.take_untold() == {"frame_refused": 4}
+
+
 def test_an_agent_that_is_about_to_end_does_not_wait(collector, spool, tmp_path, monkeypatch):
     monkeypatch.setattr("holter.node.catch_up.OUTAGE_SECONDS", 0.0)
     monkeypatch.setattr("holter.node.catch_up.TIMES", 1e-9)

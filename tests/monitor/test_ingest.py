@@ -4,6 +4,7 @@ import pytest
 import zstandard
 from collector import frame
 from holter.frame import encode
+from holter.node.envelope import hollow, stamp
 
 
 def test_a_frame_is_acknowledged_and_found_again(served):
@@ -29,6 +30,26 @@ def test_the_same_number_with_other_bytes_is_a_conflict(served):
     answer = served.send(frame(run, 1, boot="conflict", metrics={"loss": 9.0}))
     assert answer.status_code == 409
     assert "identity" in answer.json()["remedy"]
+
+
+EVENT = {"event": "mark", "rank": 0, "step": 1, "time_ns": 5, "attrs": {"at": float("nan")}}
+
+
+@pytest.mark.parametrize("content", [{"metrics": {"loss": [1.0, None]}, "ranks": (0, 1)}, {"events": [EVENT]}], ids=["points", "events"])
+def test_what_an_agent_sends_again_with_another_clock_is_a_repeat(served, content):
+    """The shipper stamps a frame at each try; until it was trimmed, a frame whose acknowledgement was lost was refused and held up all behind it."""
+    run = served.new_run("stamped")
+    body = encode(frame(run, 1, boot=f"stamped {len(content)}", **content))
+    assert [served.send(stamp(body, run)).json() for _ in range(3)] == [{"ack": 1}] * 3
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_declaration_and_the_frame_whose_place_it_took_are_one(served, is_first):
+    run = served.new_run("hollow")
+    whole = encode(frame(run, 1, boot=f"hollow {is_first}"))
+    declaration, _ = hollow(whole, "spool_full")
+    for body in (declaration, whole) if is_first else (whole, declaration):
+        assert served.send(body).json() == {"ack": 1}
 
 
 def test_nan_infinite_and_absent_stay_apart(served):

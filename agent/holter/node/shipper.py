@@ -64,6 +64,12 @@ class Refused:
     untold: dict[str, int]
 
 
+def _taken_by_another(data: bytes, record: Record) -> Refused:
+    """A frame whose identity a copy of this agent has used for another: the run's next frame declares what was lost with it."""
+    found = hollow(data, "frame_refused")
+    return Refused(data, record.rows, record.events, found[1] if found else {"frame_refused": record.rows + record.events})
+
+
 class Shipper(threading.Thread):
     """The thread that waits for the network, so that the agent's loop never does."""
 
@@ -176,6 +182,8 @@ class Shipper(threading.Thread):
         if answer.status in (400, 415):
             refused: list[Refused] = []
             return self._declare(data, record.rows, record.events, refused) or self._settle(destination, record, refused)
+        if answer.status == 409 and field_of(answer.body, "field") == "seq":
+            return self._settle(destination, record, [_taken_by_another(data, record)])
         if answer.status == 409:
             destination.run_id = ""
             return self._leave_alone(destination, "the run is unknown to the collector")

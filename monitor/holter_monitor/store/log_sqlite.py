@@ -22,6 +22,7 @@ from holter.frame import Frame
 from holter_monitor.errors import DiskFull, Unavailable
 from holter_monitor.store import salvage
 from holter_monitor.store.ports import Entry, Outcome
+from holter_monitor.store.repeats import is_repeat
 
 logger = logging.getLogger(__name__)
 SCHEMA = """
@@ -127,7 +128,7 @@ class SqliteFrameLog:
         if frame.seq <= highest:
             known = self._find(boot, frame.seq)
             if known is not None:
-                return Outcome.REPEATED if known in (crc, -1) else Outcome.CONFLICT
+                return Outcome.REPEATED if known == crc or is_repeat(self._body(boot, frame.seq), frame) else Outcome.CONFLICT
         row = (received, boot, frame.seq, crc, self._pack(body))
         cursor = self._writer.execute("INSERT INTO frames (received, boot, seq, crc, body) VALUES (?, ?, ?, ?, ?)", row)
         self._boots[key] = (boot, max(highest, frame.seq))
@@ -154,6 +155,11 @@ class SqliteFrameLog:
             "SELECT last FROM seen WHERE boot = ? AND first <= ? ORDER BY first DESC LIMIT 1", (boot, seq)
         ).fetchone()
         return -1 if row is not None and seq <= row[0] else None
+
+    def _body(self, boot: int, seq: int) -> bytes:
+        """Empty where only the key is left."""
+        row = self._writer.execute("SELECT body FROM frames WHERE boot = ? AND seq = ?", (boot, seq)).fetchone()
+        return b"" if row is None else _unpack(row[0])
 
     def _publish(self, fresh: list[Entry]) -> None:
         with self._arrived:
