@@ -1,7 +1,8 @@
 """Says whether a training started here would be recorded, and what is missing where it would not.
 
-Looks at the settings, the folders of rings and spool, the hot path, the node agent, the collector and the token, the GPUs, and at what may be
-read when a rank hangs or dies. Changes nothing. Exit status 0: all well; 1: something that matters is missing; 2: settings that cannot be used.
+Looks at the settings, the folders of rings and spool, the hot path, the node agent, the collector and the token, the clocks, the GPUs, and at
+what may be read when a rank hangs or dies; with --data (where holter-monitor is installed) at a collector on this machine. Changes nothing.
+Exit status 0: all well; 1: something that matters is missing; 2: settings that cannot be used.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import email.utils
 import fcntl
+import importlib
 import importlib.util
 import json
 import os
@@ -18,11 +20,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
+from holter import __version__
 from holter.errors import HolterError
 from holter.launch import LOCK
 from holter.ring import RING_BYTES
@@ -32,6 +36,8 @@ Mark = Literal["ok", "note", "fail"]
 _SIGNS = {"ok": "✓", "note": "·", "fail": "✗"}
 _MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 _SKEW_SECONDS = 5.0
+MAX_ANSWER_BYTES = 64 * 1024
+_COLLECTORS = "holter_monitor.commands.doctor"
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,32 @@ class Check:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the collector (default: HOLTER_URL, else http://127.0.0.1:8787)")
     parser.add_argument("--json", action="store_true", help="print a JSON array of the checks")
+    collectors = _of_collectors()
+    if collectors is not None:
+        collectors.add_arguments(parser)
+
+
+def _of_collectors() -> ModuleType | None:
+    """The collector's own checks, where it is installed."""
+    return importlib.import_module(_COLLECTORS) if importlib.util.find_spec(_COLLECTORS.partition(".")[0]) else None
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        settings = Settings.read(os.environ, url=arguments.url)
-    except HolterError as error:
-        print(f"holter doctor: {error}", file=sys.stderr)
-        return 2
-    checks = [check for look in LOOKS for check in look(settings)]
-    if arguments.json:
+    if getattr(arguments, "data", None) is not None:
+        collectors = importlib.import_module(_COLLECTORS)
+        checks = [Check(*seen) for seen in collectors.look(arguments)]
+    else:
+        try:
+            settings = Settings.read(os.environ, url=arguments.url)
+        except HolterError as error:
+            print(f"holter doctor: {error}", file=sys.stderr)
+            return 2
+        checks = [check for look in LOOKS for check in look(settings)]
+    return _tell(checks, as_json=arguments.json)
+
+
+def _tell(checks: Sequence[Check], *, as_json: bool) -> int:
+    if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:
         width = max(len(check.what) for check in checks)
@@ -73,17 +95,22 @@ def _switch(settings: Settings) -> Iterator[Check]:
         yield Check("switch", "fail", "HOLTER_DISABLED is set: nothing is recorded", "unset HOLTER_DISABLED")
 
 
+def _versions(_settings: Settings) -> Iterator[Check]:
+    yield Check("versions", "ok", f"holter {__version__}, Python {platform.python_version()}, Linux {platform.release()}")
+
+
 def _rings(settings: Settings) -> Iterator[Check]:
     problem = ""
     for folder in settings.ring_folders():
         place = _existing(folder)
-        free = shutil.disk_usage(place).free
+        usage = shutil.disk_usage(place)
+        free = usage.free
         if not os.access(place, os.W_OK):
             problem = f"{place} cannot be written"
         elif free < 2 * RING_BYTES:
             problem = f"{place} has {free / 1e6:.1f} MB free, a rank needs {RING_BYTES / 1e6:.1f}"
         elif _file_system(place) in _MEMORY_FILE_SYSTEMS:
-            yield Check("rings", "ok", f"{folder}, in memory, room for {free // RING_BYTES} ranks")
+            yield Check("rings", "ok", f"{folder}, in memory ({usage.total / 1e6:.0f} MB), room for {free // RING_BYTES} ranks")
             return
         else:
             remedy = "leave HOLTER_DIR empty, or let it lie in /dev/shm: on a disk a step can wait for the disk"
@@ -93,13 +120,21 @@ def _rings(settings: Settings) -> Iterator[Check]:
 
 
 def _spool(settings: Settings) -> Iterator[Check]:
+    from holter.node.segments import least_free
+
     place = _existing(settings.spool_folder())
     if not os.access(place, os.W_OK):
         yield Check("spool", "note", f"{place} cannot be written: frames wait in memory only", "set HOLTER_DIR to a folder on a disk")
         return
+    usage = shutil.disk_usage(place)
     waiting = sum(path.stat().st_size for path in settings.spool_folder().glob("*/*.seg"))
-    found = f"{settings.spool_folder()}, {shutil.disk_usage(place).free / 1e9:.1f} GB free"
-    yield Check("spool", "ok", found + (f", {waiting / 1e6:.1f} MB wait for the collector" if waiting else ""))
+    found = f"{settings.spool_folder()}, {usage.free / 1e9:.1f} GB free"
+    found += f", {waiting / 1e6:.1f} MB wait for the collector" if waiting else ""
+    if usage.free < least_free(usage.total):
+        remedy = "make room: while the collector is away, what is more than 8 MiB is dropped and counted"
+        yield Check("spool", "note", f"{found}: nearly full, frames wait in shared memory only", remedy)
+    else:
+        yield Check("spool", "ok", found)
 
 
 def _hot_path(_settings: Settings) -> Iterator[Check]:
@@ -131,30 +166,46 @@ def _is_locked(path: Path) -> bool:
 
 
 def _collector(settings: Settings) -> Iterator[Check]:
-    token = settings.current_token()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(f"{settings.url.rstrip('/')}/api/v1/runs", headers=headers)  # noqa: S310  the scheme was checked
-    started = time.time()
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
-            status, date = answer.status, answer.headers.get("Date", "")
-    except urllib.error.HTTPError as error:
-        status, date = error.code, error.headers.get("Date", "")
+        status, date, _ = _ask(settings, "/api/v1/runs")
     except (OSError, ValueError) as error:
-        yield Check(
-            "collector",
-            "fail",
-            f"{settings.url}: {error}",
-            "start it (holter serve) or set HOLTER_URL; until then frames wait in the spool",
-        )
+        remedy = "start it (holter serve) or set HOLTER_URL; until then frames wait in the spool"
+        yield Check("collector", "fail", f"{settings.url}: {error}", remedy)
         return
     if status in (401, 403):
         yield Check("token", "fail", f"{settings.url} refuses it (status {status})", "set HOLTER_TOKEN or HOLTER_TOKEN_FILE (holter token)")
     elif status != 200:
         yield Check("collector", "fail", f"{settings.url} answers {status}", "is another service listening there?")
     else:
-        yield Check("collector", "ok", f"{settings.url} answers" + (", the token is accepted" if token else ""))
-    yield from _clock(date, started)
+        yield Check("collector", "ok", f"{settings.url} answers" + (", the token is accepted" if settings.current_token() else ""))
+        yield from _collectors_parts(settings)
+    yield from _clock(date, time.time())
+
+
+def _ask(settings: Settings, path: str) -> tuple[int, str, bytes]:
+    """`(status, Date, body)`. Raises `OSError`, `ValueError`."""
+    token = settings.current_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(settings.url.rstrip("/") + path, headers=headers)  # noqa: S310  the scheme was checked
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            return answer.status, answer.headers.get("Date", ""), answer.read(MAX_ANSWER_BYTES)
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers.get("Date", ""), error.read(MAX_ANSWER_BYTES)
+
+
+def _collectors_parts(settings: Settings) -> Iterator[Check]:
+    """What the collector says of itself; a stranger, or a token that may only write, hears nothing."""
+    try:
+        said: dict[str, Any] = json.loads(_ask(settings, "/readyz")[2])
+        parts, version = dict(said["parts"]), str(said["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for part, state in parts.items():
+        if state != "ok":
+            yield Check(f"collector's {part}", "fail", str(state), "holter doctor --data … on its machine")
+    if version != __version__:
+        yield Check("collector's version", "note", f"{version}, ours is {__version__}", "bring both to the same version")
 
 
 def _clock(date: str, now: float) -> Iterator[Check]:
@@ -163,9 +214,10 @@ def _clock(date: str, now: float) -> Iterator[Check]:
     except (ValueError, TypeError):
         return
     if abs(skew) > _SKEW_SECONDS:
-        yield Check(
-            "clock", "note", f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the collector's", "set the clock (chrony, ntpd)"
-        )
+        found = f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the collector's"
+        yield Check("clock", "note", found, "set the clock (chrony, ntpd)")
+    else:
+        yield Check("clock", "ok", f"as the collector's, to {_SKEW_SECONDS:.0f} s")
 
 
 def _gpus(_settings: Settings) -> Iterator[Check]:
@@ -201,7 +253,17 @@ def _witness(_settings: Settings) -> Iterator[Check]:
         yield Check("exit status of ranks", "note", f"Linux {platform.release()} tells it only while the process is a zombie (6.15 always)")
 
 
-LOOKS: tuple[Callable[[Settings], Iterator[Check]], ...] = (_switch, _rings, _spool, _hot_path, _agent, _collector, _gpus, _witness)
+LOOKS: tuple[Callable[[Settings], Iterator[Check]], ...] = (
+    _switch,
+    _versions,
+    _rings,
+    _spool,
+    _hot_path,
+    _agent,
+    _collector,
+    _gpus,
+    _witness,
+)
 
 
 def _existing(path: Path) -> Path:

@@ -112,8 +112,13 @@ class Segments:
 def check_room(folder: Path) -> None:
     """The last of a disk belongs to the training's checkpoints, and the last of shared memory to its data loaders. Raises `OSError`."""
     found = os.statvfs(folder)
-    if found.f_bavail * found.f_frsize < min(_FREE_BYTES, found.f_blocks * found.f_frsize // 20):
+    if found.f_bavail * found.f_frsize < least_free(found.f_blocks * found.f_frsize):
         raise OSError(errno.ENOSPC, "the disk is nearly full")
+
+
+def least_free(total: int) -> int:
+    """What stays free on a disk of `total` bytes."""
+    return min(_FREE_BYTES, total // 20)
 
 
 def _segments_in(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
+from holter_monitor import __version__
 from holter_monitor.api.parts import Parts, TheParts
 from holter_monitor.errors import MonitorError, Unavailable
 
@@ -28,7 +29,11 @@ async def readyz(parts: TheParts) -> Response:
     except Unavailable as error:
         states = {"control store": str(error)}
     is_ready = all(state == "ok" for state in states.values())
-    return Response(msgspec.json.encode({"ready": is_ready, "parts": states}), 200 if is_ready else 503, media_type="application/json")
+    return Response(
+        msgspec.json.encode({"ready": is_ready, "parts": states, "version": __version__}),
+        200 if is_ready else 503,
+        media_type="application/json",
+    )
 
 
 def check(parts: Parts) -> dict[str, str]:
