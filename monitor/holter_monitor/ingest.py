@@ -18,6 +18,8 @@ from holter_monitor.store.ports import FrameLog, Outcome
 
 GATHER_SECONDS = 0.01
 """How long the first frame of a group waits for company. At 2,000 frames/s it makes 100 commits a second into 40."""
+RESERVE = 8
+"""Of what may wait, an eighth more is kept for events and heartbeats: under overload points come late, and what became of a rank does not."""
 
 
 @dataclass(slots=True)
@@ -55,12 +57,13 @@ class Committer:
 
     async def submit(self, frame: Frame, body: bytes) -> Outcome:
         """Wait until the frame is durable. Raises `Unavailable` or `DiskFull` (nothing is promised then)."""
-        self._room.check(is_urgent=bool(frame.events))
+        is_urgent = bool(frame.events) or not frame.rows
+        self._room.check(is_urgent=is_urgent)
         waiting = _Waiting(frame, body, asyncio.get_running_loop().create_future())
         with self._wake:
             if self._stopping:
                 raise Unavailable("the collector is shutting down", retry_after=5)
-            if self._bytes + len(body) > self._cap:
+            if self._bytes + len(body) > self._cap + (self._cap // RESERVE if is_urgent else 0):
                 raise Unavailable(f"{self._bytes} bytes wait for their commit already", retry_after=1)
             self._queue.append(waiting)
             self._bytes += len(body)

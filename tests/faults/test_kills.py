@@ -169,6 +169,28 @@ def test_an_fsync_error_is_no_acknowledgement(tmp_path):
     assert acknowledged[-1] > 20, "it never took frames again"
 
 
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("times", [2, pytest.param(50, marks=pytest.mark.soak)])
+def test_a_collector_that_is_told_to_end_under_load_ends_in_order(tmp_path, times):
+    """Its exit status is 0; what it acknowledged until then is there in its next life, what it could not it did not acknowledge."""
+    with collector(tmp_path / "data") as running:
+        agents = [Agent(running, running.new_run(node), node) for node in ("n1", "n2", "n3", "n4")]
+        for agent in agents:
+            agent.start()
+        for _ in range(times):
+            before = sum(agent.acknowledged for agent in agents)
+            running.until(lambda before=before: sum(agent.acknowledged for agent in agents) >= before + 40)
+            assert running.stop() == 0
+            running.start()
+        for agent in agents:
+            agent.done.set()
+        for agent in agents:
+            agent.join(20)
+            check(running, agent)
+        assert running.stop() == 0
+    assert "Traceback" not in (tmp_path / "data.stderr").read_text()
+
+
 def test_a_collector_that_is_told_to_end_as_it_starts_ends_in_order(tmp_path):
     """The signal comes when the address has just been said, and the server does not listen for signals yet."""
     for number in range(4):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import msgspec
-import sqlalchemy as sa
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from holter_monitor import __version__
 from holter_monitor.api.parts import Parts, TheParts
+from holter_monitor.consumers.pipeline import SampleWriter
 from holter_monitor.errors import MonitorError, Unavailable
 
 router = APIRouter(tags=["health"])
@@ -39,26 +39,18 @@ async def readyz(parts: TheParts) -> Response:
 def check(parts: Parts) -> dict[str, str]:
     """Each part and its state; "ok", or what is wrong."""
     states = {
-        "control store": _control(parts),
-        "ingest": "ok" if parts.committer.is_alive else "its thread has ended",
+        "control store": parts.control.problem() or "ok",
+        "ingest": (parts.log.problem() or "ok") if parts.committer.is_alive else "its thread has ended",
         "disk": _disk(parts),
     }
     states["alerting"] = parts.dispatch.problem or "ok"
     now = parts.clock()
     for consumer in parts.consumers:
         lag = now - consumer.oldest_waiting if consumer.oldest_waiting is not None else 0.0
-        state = consumer.trouble or (f"{lag:.0f} s behind the log" if lag > LAG_SECONDS else "ok")
+        store = parts.samples.problem() if consumer.name == SampleWriter.name else None
+        state = consumer.trouble or store or (f"{lag:.0f} s behind the log" if lag > LAG_SECONDS else "ok")
         states[consumer.name] = state if consumer.is_alive else "its thread has ended"
     return states
-
-
-def _control(parts: Parts) -> str:
-    try:
-        with parts.control.read() as connection:
-            connection.execute(sa.text("SELECT 1"))
-    except MonitorError as error:
-        return str(error)
-    return "ok"
 
 
 def _disk(parts: Parts) -> str:

@@ -20,6 +20,7 @@ from holter.frame import finite
 from holter_monitor.errors import DiskFull, SettingsError, Unavailable
 from holter_monitor.store import salvage
 from holter_monitor.store.hangs import STATEMENT_SECONDS, Hangs
+from holter_monitor.store.presence import Presence
 
 BUSY_SECONDS = 5.0
 PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 15_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -31,8 +32,9 @@ FULL = ("disk is full", "No space left", "disk full")
 class Control:
     """Transactions for readers and for writers. On SQLite a writer takes its lock at BEGIN: an upgrade in the middle could not be waited for."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, file: Path | None = None) -> None:
         self.engine = engine
+        self._presence = Presence(*([file] if file else []))
         self._hangs = Hangs(engine) if engine.dialect.name == "postgresql" else None
 
     @contextmanager
@@ -44,8 +46,18 @@ class Control:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Commits at the end of the block, or nothing. Raises `Unavailable` or `DiskFull`."""
+        self._presence.check()
         with _refusals(), self.engine.execution_options(holter_write=True).begin() as connection:
             yield connection
+
+    def problem(self) -> str | None:
+        """What keeps it from being used; None if nothing does."""
+        try:
+            with self.read() as connection:
+                connection.execute(sa.text("SELECT 1"))
+        except Unavailable as error:
+            return str(error)
+        return self._presence.problem()
 
     def close(self) -> None:
         if self._hangs:
@@ -85,9 +97,10 @@ def open_control(url: str) -> Control:
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     engine = _engine(parsed)
+    file = Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
     with _refusals():
-        upgrade(engine, Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None)
-    return Control(engine)
+        upgrade(engine, file)
+    return Control(engine, file)
 
 
 def _engine(url: sa.URL) -> sa.Engine:

@@ -20,8 +20,9 @@ import zstandard
 from holter.frame import Frame
 
 from holter_monitor.errors import DiskFull, Unavailable
-from holter_monitor.store import salvage
+from holter_monitor.store import salvage, write_ahead
 from holter_monitor.store.ports import Entry, Outcome
+from holter_monitor.store.presence import Presence
 from holter_monitor.store.repeats import is_repeat
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ CONNECTION: dict[str, Any] = {"isolation_level": None, "check_same_thread": Fals
 
 def prepare(connection: sqlite3.Connection, synchronous: str) -> None:
     # secure_delete is on in Debian's SQLite: a trim would write zeros over every frame, a third of its cost.
-    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "wal_autocheckpoint=1000", "secure_delete=OFF"):
+    journal = ("journal_mode=WAL", "wal_autocheckpoint=1000", f"journal_size_limit={write_ahead.SHRINK_BYTES}")
+    for pragma in (*journal, f"synchronous={synchronous}", "secure_delete=OFF"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -88,17 +90,19 @@ class SqliteFrameLog:
 
     def _open(self) -> None:
         self._boots.clear()
-        self._broken = False
+        self._broken: str | None = None
         self._writer, self._reader = (sqlite3.connect(self.path, **CONNECTION) for _ in range(2))
         for connection in (self._writer, self._reader):
             prepare(connection, self._synchronous)
         self._writer.executescript(SCHEMA)
+        self._presence = Presence(self.path, write_ahead.beside(self.path))
         row = self._writer.execute("SELECT seq FROM sqlite_sequence WHERE name = 'frames'").fetchone()
         self._last = int(row[0]) if row else 0
 
     def append(self, bodies: Sequence[tuple[Frame, bytes]], received: float) -> list[Outcome]:
         with self._writing:
             try:
+                self._presence.check()
                 if self._broken:
                     self._reopen()
                 return self._append(bodies, received)
@@ -228,6 +232,9 @@ class SqliteFrameLog:
         if write.execute("UPDATE seen SET last = ?3 WHERE boot = ?1 AND last = ?2 - 1", (boot, first, last)).rowcount == 0:
             write.execute("INSERT OR IGNORE INTO seen VALUES (?1, ?2, ?3)", (boot, first, last))
 
+    def problem(self) -> str | None:
+        return self._presence.problem() or self._broken or write_ahead.problem(self.path)
+
     def last_offset(self) -> int:
         return self._last
 
@@ -259,8 +266,8 @@ class SqliteFrameLog:
             return Unavailable(f"the frame log is locked by another process: {words}", retry_after=2.0)
         if "full" in words:
             return DiskFull(f"the disk of the frame log is full: {words}")
-        self._broken = True
-        return Unavailable(f"the frame log cannot be written: {words}", retry_after=5.0)
+        self._broken = f"the frame log cannot be written: {words}"
+        return Unavailable(self._broken, retry_after=5.0)
 
     def _reopen(self) -> None:
         """A commit that failed may have left half of itself in the WAL: believe nothing but what a fresh connection reads and checks."""
@@ -270,12 +277,13 @@ class SqliteFrameLog:
             with self._arrived:
                 self._tail.clear()
                 self._tail_bytes = 0
+            suspicion = self._broken
             self._open()
-            self._broken = True
+            self._broken = suspicion
             (verdict,) = self._writer.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise sqlite3.DatabaseError(f"quick_check says: {verdict}")
-            self._broken = False
+            self._broken = None
 
 
 def _unpack(body: bytes) -> bytes:

@@ -66,6 +66,10 @@ class FrameLog(Protocol):
         A bounded piece of work: the answer is how many were forgotten, 0 when none is left."""
         ...
 
+    def problem(self) -> str | None:
+        """What keeps it from taking frames, or soon will; None if nothing does."""
+        ...
+
     def last_offset(self) -> int:
         """The offset of the newest entry; 0 for an empty log."""
         ...
@@ -159,6 +163,10 @@ class SampleStore(Protocol):
 
     def lone_rank(self, run: str) -> bool:
         """Whether all rows of the run are of one rank."""
+        ...
+
+    def problem(self) -> str | None:
+        """What keeps it from being written; None if nothing is known to."""
         ...
 
     def last_step(self, run: str, metric: str) -> int | None: ...

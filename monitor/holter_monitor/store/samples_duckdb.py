@@ -23,6 +23,7 @@ from holter_monitor.store import salvage
 from holter_monitor.store.batch import Block, blocks
 from holter_monitor.store.catalog import Catalog
 from holter_monitor.store.ports import Entry
+from holter_monitor.store.presence import Presence
 
 logger = logging.getLogger(__name__)
 METRICS_PER_RUN = 2_000
@@ -52,6 +53,7 @@ class DuckDbSamples:
     def __init__(self, path: Path, *, metrics_per_run: int = METRICS_PER_RUN) -> None:
         self._path = path
         self._database = connect(path)
+        self._presence = Presence(path)
         self._writer = self._database.cursor()
         self._writing = threading.Lock()
         self._catalog = Catalog(metrics_per_run)
@@ -67,6 +69,7 @@ class DuckDbSamples:
         by_run: dict[str, list[Entry]] = {}
         for entry in entries:
             by_run.setdefault(entry.frame.run, []).append(entry)
+        self._presence.check()
         with self._writing:
             write = self._writer
             with self._refusals():
@@ -123,6 +126,9 @@ class DuckDbSamples:
             self._filled = self._rows()
             kind = DiskFull if "No space left" in str(error) else Unavailable
             raise kind(f"the sample store cannot be written: {error}") from error
+
+    def problem(self) -> str | None:
+        return self._presence.problem()
 
     def offset(self) -> int:
         return self.catalog.offset(self._database.cursor())
