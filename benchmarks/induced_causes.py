@@ -209,7 +209,7 @@ def look(url: str, name: str, fault: Fault) -> Outcome:
         found = [item for run in runs for item in ask(url, "incidents", run=run)["items"] if item["severity"] != "info"]
         told = [item for item in found if not item.get("parent")]
         if settled is None and any(cause_of(item)["cause"] == fault.cause for item in told):
-            settled = time.monotonic() + 10
+            settled = time.monotonic() + 20
         time.sleep(0.5)
     told.sort(key=lambda item: item["created"])
     words = ", ".join([item["kind"] for item in told] + [f"({item['kind']})" for item in found if item.get("parent")])

@@ -18,6 +18,7 @@ from holter_monitor.alerting.policies import Policy
 from holter_monitor.engine import Engine
 from holter_monitor.notify.notice import Notice
 from holter_monitor.notify.render import text
+from holter_monitor.reference import Reference, build
 from holter_monitor.store.tables import metadata, outbox, runs
 from holter_monitor.stream.steps import RunFacts, Step
 
@@ -53,20 +54,21 @@ def messages(tmp_path: Any) -> Iterator[Any]:
     engine = sa.create_engine(f"sqlite:///{tmp_path}/control.db")
     metadata.create_all(engine)
 
-    def replay(steps: list[tuple[int, dict[str, float]]], world_size: int = 384) -> list[Notice]:
+    def replay(*attempts: list[tuple[int, dict[str, float]]], world_size: int = 384, reference: Reference | None = None) -> list[Notice]:
         with engine.begin() as connection:  # each replay begins with nothing
             for table in reversed(metadata.sorted_tables):
                 connection.execute(table.delete())
         run = SimpleNamespace(id="r", project="smol", name="3b", world_size=world_size)
-        watched, alerting = Engine(RunFacts(run="r", world_size=world_size)), Alerting(Policy())
+        watched, alerting = Engine(RunFacts(run="r", world_size=world_size, reference=reference)), Alerting(Policy())
         with engine.begin() as connection:
             connection.execute(runs.insert().values(id="r", project="smol", name="3b", created_at=0.0, updated_at=0.0, advice={}))
             now = 0.0
-            for step, values in steps:
-                now += values.get("step_time_seconds", 1.0)
-                alerting.apply(connection, run, watched.feed_step(Step.of(step, values)), now)
-                alerting.tick(connection, now)
-                connection.execute(outbox.update().where(outbox.c.status == "ready", outbox.c.next_at <= now).values(status="sent"))
+            for attempt, steps in enumerate(attempts, 1):
+                for step, values in steps:
+                    now += values.get("step_time_seconds", 1.0)
+                    alerting.apply(connection, run, watched.feed_step(Step.of(step, values, time=now, attempt=str(attempt))), now)
+                    alerting.tick(connection, now)
+                    connection.execute(outbox.update().where(outbox.c.status == "ready", outbox.c.next_at <= now).values(status="sent"))
             query = sa.select(outbox.c.notice).where(outbox.c.status != "superseded").order_by(outbox.c.id)
             return [Notice.from_json(notice) for notice in connection.scalars(query)]
 
@@ -86,6 +88,40 @@ def test_the_evicted_storage_is_one_throughput_message_with_time_lost_and_onset(
     assert len(triggers) <= 4, show(notices)
     worst = max(notices, key=lambda notice: notice.cost_seconds or 0)
     assert worst.cost_seconds and "GPU-hours" in text(worst), show(notices)
+
+
+def test_stalls_that_come_back_at_the_same_steps_on_another_storage_are_told_as_the_data_s(messages: Any) -> None:
+    """S2: said when three of them have come back, at step 295 of the second attempt, in the conversation of what came before; nobody drains a node."""
+    first, second = throughput("throughput_weka_drops", "Weka drops"), throughput("throughput_drops_comparison", "With drops")
+    notices = messages(first[:1893], second)
+    locked = [notice for notice in notices if notice.kind == "step_locked_stalls"]
+    assert locked and locked[0].detected_step <= 300, show(notices)
+    last = text(locked[-1])
+    assert "stalled at the same step in an earlier attempt too (" in last and "expected by chance" in last
+    assert (
+        "Do: do not drain nodes. Look at what the loader does at these steps" in last and locked[-1].causes[0]["cause"] == "data_position"
+    )
+    assert not [notice for notice in notices if notice.transition == "trigger" and notice.created > locked[0].created], show(notices)
+
+
+def test_the_loss_against_the_run_without_tensor_parallelism_is_told_at_two_and_a_half_billion_tokens(messages: Any) -> None:
+    """S4's fall-back, where nobody watched the shards: +1.2 to 1.5 % over TP=1, found by its authors after a trillion tokens. The fixed run: silence."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows("tp_debug_fix_loss"):
+        if row["loss"]:
+            curves.setdefault(row["run_name"], []).append((float(row["tokens"]), float(row["loss"])))
+    held = build("TP=1", *zip(*curves["TP1"], strict=True))
+
+    def of(name: str) -> list[tuple[int, dict[str, float]]]:
+        known = sorted(curves[name])
+        each = [after - before for (before, _), (after, _) in zip([(0.0, 0.0), *known], known, strict=False)]
+        return [(number, {"loss": value, "tokens": tokens}) for number, ((_, value), tokens) in enumerate(zip(known, each, strict=True))]
+
+    said = [notice for notice in messages(of("TP2"), world_size=2, reference=held) if notice.kind == "reference_gap"]
+    assert said, "the bug was not told"
+    tokens = sorted(curves["TP2"])[said[0].detected_step][0]
+    assert tokens <= 3.5e9 and "TP=1" in said[0].summary, show(said)
+    assert not [notice for notice in messages(of("TP2 after fix"), world_size=2, reference=held) if notice.kind == "reference_gap"]
 
 
 def test_the_run_without_drops_is_told_to_nobody(messages: Any) -> None:

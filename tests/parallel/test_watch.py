@@ -19,6 +19,7 @@ from holter_monitor.consistency.rounds import words_of  # noqa: E402
 from holter_monitor.detectors.fingerprints import Fingerprints  # noqa: E402
 from holter_monitor.engine import Engine  # noqa: E402
 from holter_monitor.stream.steps import RunFacts  # noqa: E402
+from messages import Messages  # noqa: E402
 
 pytestmark = pytest.mark.torch
 MESH = Mesh({"dp": 0, "tp": 1}, {"dp": 2, "tp": 2}, "mesh")
@@ -169,6 +170,20 @@ def test_detection_continues_after_a_restart_as_if_nothing_had_happened(cut):
     heard(whole, events[:cut])
     again = Engine.restore(whole.snapshot(), [Fingerprints])
     assert heard(again, copy.deepcopy(events[cut:])) == heard(whole, events[cut:])
+
+
+def test_equal_seeds_on_tensor_parallel_ranks_are_one_message_at_step_0_that_says_what_to_change(tmp_path):
+    """S4 of the playbook: found there after a trillion tokens, by evaluations."""
+    fleet, messages = Fleet(seed_of=lambda t, d: 1).watch(), Messages(tmp_path, world_size=4)
+    fleet.step()
+    for event in fleet.finish().events:
+        messages.hear(event["event"], event["rank"], event.get("step"), **event["attrs"])
+    messages.wait(10)
+    (notice,) = messages.notices
+    (said,) = messages.shown
+    assert (notice.transition, notice.severity, notice.kind, notice.onset_step) == ("trigger", "critical", "tp_duplicate_shards", 0)
+    assert "Why: ranks that hold different parts of a tensor were initialised with the same seed" in said
+    assert "Do: add the tensor-parallel rank to the seed of initialisation, and start again" in said
 
 
 def test_a_node_that_delivers_late_is_waited_for():
