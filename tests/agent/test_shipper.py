@@ -387,3 +387,9 @@ def test_an_agent_that_is_about_to_end_does_not_wait(collector, spool, tmp_path,
     shipper.stop()
     shipper.join(15)
     assert len(collector.frames) == 20
+
+
+def test_an_agent_that_is_about_to_end_asks_often_and_keeps_the_collectors_word():
+    backoff = Backoff()
+    waits = [backoff.delay("", 5.0) for _ in range(50)]
+    assert max(waits) <= 5.0 and min(Backoff().delay("60", 5.0) for _ in range(50)) >= 60

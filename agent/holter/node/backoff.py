@@ -19,10 +19,10 @@ class Backoff:
     def __init__(self) -> None:
         self.tries = 0
 
-    def delay(self, retry_after: str = "") -> float:
+    def delay(self, retry_after: str = "", longest: float = LONGEST_DELAY) -> float:
         """Seconds to wait, never none. `retry_after` is seconds or a date; what is neither is ignored."""
         asked = min(max(_seconds(retry_after) or 0.0, 0.0), LONGEST_RETRY_AFTER)
-        top = max(min(LONGEST_DELAY, FIRST_DELAY * 2.0**self.tries), asked * SPREAD)
+        top = max(min(longest, FIRST_DELAY * 2.0**self.tries), asked * SPREAD)
         self.tries += 1
         return asked + random.uniform(FIRST_DELAY / 2, top)  # noqa: S311  jitter, no secret
 

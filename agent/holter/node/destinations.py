@@ -83,5 +83,6 @@ class Destinations:
         """What is left waits for the next agent of the node."""
         self.forget_shipped(())
         for destination in self._open:
+            if destination.spool.sync():
+                lives.end(destination.spool.folder)
             destination.spool.close()
-            lives.end(destination.spool.folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holter.frame import CONTENT_TYPE, Frame, decode, encode
-from holter.node.backoff import Backoff
+from holter.node.backoff import LONGEST_DELAY, Backoff
 from holter.node.catch_up import CatchUp
 from holter.node.envelope import field_of, hollow, parts, seq_of, stamp
 from holter.node.quarantine import Quarantine
@@ -25,6 +25,8 @@ from holter.settings import Settings
 _log = logging.getLogger("holter.node")
 TOKEN_EVERY = 60.0
 IDLE = -1.0
+HURRIED_DELAY = 5.0
+"""An agent that is about to end asks so often at least: a longer wait could be its last."""
 _PERMANENT = (400, 413, 415, 422)
 """Answers to a frame that will be the same for ever."""
 
@@ -286,7 +288,7 @@ class Shipper(threading.Thread):
         if problem != self._problem:
             self._problem = problem
             _log.warning("frames wait in the spool: %s", problem)
-        return self._backoff.delay(retry_after)
+        return self._backoff.delay(retry_after, HURRIED_DELAY if self.is_hurried else LONGEST_DELAY)
 
     def _post(self, path: str, body: bytes, content_type: str) -> Answer:
         headers = {"Content-Type": content_type, "Accept": "application/json", "User-Agent": "holter-agent"}

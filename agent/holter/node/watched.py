@@ -81,8 +81,7 @@ class WatchedRun:
 
     def end_life(self) -> None:
         """A rank has parted: after the last one nothing is left that a power loss could take."""
-        if not self.ranks:
-            self.destination.spool.sync()
+        if not self.ranks and self.destination.spool.sync():
             lives.end(self.destination.spool.folder)
 
     @property
