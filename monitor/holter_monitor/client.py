@@ -8,6 +8,8 @@ with Client("http://127.0.0.1:8787") as holter:
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,6 +105,12 @@ class Client:
                     raise
             time.sleep(PAUSE_SECONDS)
         raise ClientError(503, f"the collector at {self.url} has been too busy for {PATIENCE} tries")
+
+    def evaluation(self, run: str, step: int, metrics: Mapping[str, float]) -> Row:
+        """What an evaluation job beside the training found for the checkpoint of `step`; a repeat is harmless."""
+        body = [{"event": "eval", "step": step, "attrs": {"metrics": dict(metrics)}}]
+        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        return self._ask("POST", f"/runs/{run}/points", headers={"Idempotency-Key": key}, json=body)
 
     def silence(self, matchers: Mapping[str, str], reason: str, ends: datetime) -> Row:
         """Hides what matches, until `ends`."""

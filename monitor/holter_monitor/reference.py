@@ -102,28 +102,30 @@ def build(
     precision: Mapping[str, str] | None = None,
 ) -> Reference | None:
     """The reference of a run's `losses` at `positions` (both as long as it has records; any order; non-finite ones are left out) and of
-    its `evaluations` (metric, position, value). None when neither loss nor pace is long enough to hold anything against, and no dtype is known."""
+    its `evaluations` (metric, position, value). None when neither loss nor pace is long enough to hold anything against, and neither an evaluation
+    nor a dtype is known."""
     at, loss = np.asarray(positions, float), np.asarray(losses, float)
     usable = np.isfinite(at) & np.isfinite(loss)
     order = np.argsort(at[usable], kind="stable")
     at, loss = at[usable][order], loss[usable][order]
     cells = len(at) // CELL_RECORDS
     dtypes = dict(precision or {})
-    if cells < 2 and pacing is None and not dtypes:
-        return None
-    if cells < 2:
-        none = np.empty(0)
-        return Reference(name=name, unit=unit, edges=none, means=none, errors=none, pacing=pacing, precision=dtypes)
-    at, loss = at[: cells * CELL_RECORDS].reshape(cells, -1), loss[: cells * CELL_RECORDS].reshape(cells, -1)
     table: dict[str, list[tuple[float, float]]] = {}
     for metric, position, value in evaluations:
         table.setdefault(metric, []).append((position, value))
+    if cells < 2:
+        if pacing is None and not dtypes and not table:
+            return None
+        edges = means = errors = np.empty(0)
+    else:
+        at, loss = at[: cells * CELL_RECORDS].reshape(cells, -1), loss[: cells * CELL_RECORDS].reshape(cells, -1)
+        edges, means, errors = np.append(at[:, 0], at[-1, -1]), loss.mean(axis=1), deviation(loss) / np.sqrt(CELL_RECORDS)
     return Reference(
         name=name,
         unit=unit,
-        edges=np.append(at[:, 0], at[-1, -1]),
-        means=loss.mean(axis=1),
-        errors=deviation(loss) / np.sqrt(CELL_RECORDS),
+        edges=edges,
+        means=means,
+        errors=errors,
         evaluations={metric: sorted(points) for metric, points in table.items()},
         pacing=pacing,
         precision=dtypes,

@@ -127,7 +127,7 @@ def test_an_agent_whose_clock_is_wrong_is_heard_like_any_other(tmp_path: Path, l
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR])
 def test_an_agents_clock_that_is_set_makes_no_fault(jump: int, tmp_path: Path, library: Path, sink: Sink, train: Train) -> None:
-    """Pace comes from the monotonic clock: an hour that never was is neither a stall nor lost time."""
+    """Pace comes from the monotonic clock: an hour that never was is neither a stall nor lost time, nor does it count as wall time."""
     clock = Clock(library, tmp_path / "clock", 0)
     collector = served(tmp_path, sink)
     try:
@@ -141,6 +141,12 @@ def test_an_agents_clock_that_is_set_makes_no_fault(jump: int, tmp_path: Path, l
         assert [
             each for each in said if each[0] not in ("throughput_drop", "throughput_stalls", "throughput_decline") or each[1] > 30.0
         ] == []
+        spent = collector.get(f"runs/{run}/goodput")
+        causes = [
+            seconds for name, seconds in spent.items() if name.endswith("_seconds") and name != "wall_seconds" and "between" not in name
+        ]
+        assert 4.0 < spent["wall_seconds"] < HOUR / 4 and spent["productive_seconds"] > 2.0, spent
+        assert sum(seconds for seconds in causes if seconds is not None) == pytest.approx(spent["wall_seconds"], abs=0.01)
     finally:
         collector.close()
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from holter_monitor import goodput
 from holter_monitor.goodput import CAUSES, Life
+from holter_monitor.store.goodput import steadied
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,3 +121,17 @@ def test_whatever_the_clocks_say_the_parts_are_the_whole(attempts, chance):
     for cause in CAUSES:
         assert sum(row[2] for row in hours if row[1] == cause) == pytest.approx(ledger.totals()[cause], abs=1e-5)
     assert all(sum(row[2] for row in hours if row[0] == begin) <= 37.0 + 1e-6 for begin in {row[0] for row in hours})
+
+
+def test_a_clock_that_was_set_is_told_from_a_machine_that_stood():
+    """Both look the same in the steps: the collector has waited for the one and not for the other."""
+    step, seconds = np.arange(100), np.full(100, 1.0)
+    even = 5000.0 + np.arange(100.0)
+    for leap in (3600.0, -3600.0):
+        was_set = even + np.where(step >= 50, leap, 0.0)
+        mended = steadied(step, seconds, was_set, (4999.0, 5100.0))
+        assert mended is not None and mended[-1] == 5100.0 and np.allclose(np.diff(mended), 1.0)
+    stood = even + np.where(step >= 50, 3600.0, 0.0)
+    assert steadied(step, seconds, stood, (4999.0, 5100.0 + 3600.0)) is None
+    assert steadied(step, seconds, even, (4999.0, 5100.0)) is None
+    assert steadied(step, seconds, stood, (9000.0, 9002.0)) is None, "replayed in two seconds: the collector knows nothing"

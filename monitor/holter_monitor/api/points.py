@@ -13,11 +13,13 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from holter.frame import NO_STEP, NODE_RANK, Column, Frame, encode
 from holter.layout import MAX_COLUMNS, MAX_NAME
+from starlette.concurrency import run_in_threadpool
 
-from holter_monitor.api.parts import TheCaller, TheParts
+from holter_monitor.api.parts import Parts, TheCaller, TheParts
 from holter_monitor.api.shapes import Shape
 from holter_monitor.errors import Problem
 from holter_monitor.store.ports import Outcome
+from holter_monitor.store.runs import attempts_of
 
 router = APIRouter(prefix="/api/v1", tags=["points"])
 NODE = "rest"
@@ -48,19 +50,36 @@ async def post_points(
     request: Request,
     parts: TheParts,
     caller: TheCaller,
-    attempt: Annotated[str, Query(min_length=1, max_length=200)] = "1",
+    attempt: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=200,
+            description='without it: "1"; for events alone the newest attempt of the run, as an evaluation job needs',
+        ),
+    ] = None,
 ) -> Stored:
     """Points and events of a run. A value may be "NaN", "Infinity" or "-Infinity"; null or nothing is "not logged". With an
     `Idempotency-Key` header a repeat is recognised and not stored again."""
     known = await parts.known.seek(run)
     if known is None or not caller.may("write", known.project):
         raise Problem(404, "No such run", field="run", value=run, remedy="POST /api/v1/runs first, then send points to its id")
-    frame = build(run, attempt, parse(await request.body()), int(parts.clock() * 1e9))
+    points = parse(await request.body())
+    if attempt is None:
+        # A job beside the training (evaluations, an uploader) must not begin an attempt: detection would leave that of the training.
+        attempt = "1" if any("event" not in point for point in points) else await run_in_threadpool(_newest_attempt, parts, run)
+    frame = build(run, attempt, points, int(parts.clock() * 1e9))
     key = request.headers.get("idempotency-key")
     if key:
         frame.boot, frame.seq = hashlib.sha256(f"{run}\0{key}".encode()).hexdigest()[:32], 0
     outcome = await parts.committer.submit(frame, encode(frame))
     return Stored(rows=frame.rows, events=len(frame.events), repeated=outcome is not Outcome.STORED)
+
+
+def _newest_attempt(parts: Parts, run: str) -> str:
+    with parts.control.read() as connection:
+        found = attempts_of(connection, run)
+    return str(found[-1]["attempt"]) if found else "1"
 
 
 def parse(body: bytes) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
     holter preflight --gpus 8 --storage /scratch --storage /data --needs 24TB
     holter preflight --collector --receivers all
-    holter preflight --dataset /scratch/data --manifest data.json --copy-rate 3GB      # a spare node: is it ready to step in?
+    holter preflight --dataset /scratch/data --manifest data.json --copy-rate 3GB --fresh 7d     # a spare node: is it ready to step in?
     holter preflight --fingerprints DIR                                                # what holter.preflight(model, mesh) left
 
 Without options: the GPUs, the working folder as storage, the collector. Exit status: 0 all well (perhaps with notes), 3 do not launch, 2 it could not look.
@@ -17,6 +17,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+
+from holter.checkpoints.plan import seconds
+from holter.errors import SettingsError
 
 from holter_monitor.alerting.policy_files import PolicyError
 from holter_monitor.client import DEFAULT_URL
@@ -37,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--manifest", type=Path, metavar="FILE", help="what --dataset must hold")
     add("--write-manifest", type=Path, metavar="FILE", help="write the manifest of --dataset as it is now, and do nothing else")
     add("--copy-rate", type=_size, default=0, metavar="SIZE", help="bytes a second at which what is missing could be copied, as 3GB")
+    add("--fresh", type=_seconds, default=0.0, metavar="TIME", help="how old --manifest may be, as 36h or 7d")
     add("--collector", action="store_true", help="send a point to the collector and read it back; compare clocks")
     add("--url", default=os.environ.get("HOLTER_URL", DEFAULT_URL), help="the collector (default: $HOLTER_URL, or %(default)s)")
     add("--token-file", type=Path, help="a file that holds the token (default: $HOLTER_TOKEN)")
@@ -82,7 +86,7 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     for folder in arguments.storage or ([Path.cwd()] if is_plain else []):
         yield from storage.look(folder, demands)
     if arguments.dataset is not None:
-        yield from dataset.look(arguments.dataset, dataset.read(arguments.manifest), arguments.copy_rate)
+        yield from dataset.look(arguments.dataset, dataset.read(arguments.manifest), arguments.copy_rate, arguments.fresh)
     if is_plain or arguments.collector:
         token = arguments.token_file.read_text().strip() if arguments.token_file else os.environ.get("HOLTER_TOKEN")
         yield from collector.look(arguments.url, token)
@@ -107,3 +111,10 @@ def _size(text: str) -> int:
         return size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return seconds(text)
+    except SettingsError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: expected a number and s, m, h or d, as 36h") from None

@@ -29,6 +29,7 @@ from holter_monitor.detectors.precision import Precision
 from holter_monitor.detectors.rank_data_wait import RankDataWait
 from holter_monitor.detectors.rank_disagreement import RankDisagreement
 from holter_monitor.detectors.rank_lost import RankLost
+from holter_monitor.detectors.reference_evaluations import ReferenceEvaluations
 from holter_monitor.detectors.reference_gap import ReferenceGap
 from holter_monitor.detectors.reference_pace import ReferencePace
 from holter_monitor.detectors.restart_storm import RestartStorm
@@ -75,6 +76,7 @@ DETECTORS: tuple[DetectorMaker, ...] = (
     CheckpointRoom,
     Fingerprints,
     ReferenceGap,
+    ReferenceEvaluations,
     ReferencePace,
     Precision,
 )

@@ -8,6 +8,7 @@ from typing import ClassVar
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.stream.steps import Arrival, Step
 
+BEGINNING = frozenset({"agent_started", "rank_started"})
 ENDING = frozenset({"agent_stopped"})
 DEPARTING = frozenset({"rank_finished", "rank_failed", "rank_terminated", "rank_lost"})
 
@@ -53,6 +54,8 @@ class AgentSilent:
     def receive(self, arrival: Arrival) -> Finding | None:
         if arrival.attempt != self.attempt:
             self.attempt, self.pulses = arrival.attempt, {}
+        if arrival.node not in self.pulses and not (arrival.rows or not arrival.words or BEGINNING.intersection(arrival.words)):
+            return None  # a job beside the training that declares an event now and then
         pulse = self.pulses.setdefault(arrival.node, Pulse(arrival.received))
         pulse.seen = max(pulse.seen, arrival.received)
         pulse.started += arrival.words.count("rank_started")

@@ -10,7 +10,8 @@ from typing import ClassVar
 from holter.frame import Event
 
 from holter_monitor.findings import Finding, Severity
-from holter_monitor.stream.intervals import INTERVALS, declared
+from holter_monitor.stream.checkpoint_news import shown_age
+from holter_monitor.stream.intervals import INTERVALS, declared, expected_seconds
 from holter_monitor.stream.steps import RunFacts, Step, Topology
 
 
@@ -34,7 +35,8 @@ class Rhythm:
 
 @dataclass(kw_only=True)
 class Overdue:
-    """Learned from the last eight intervals, or declared in the run's config; overdue when twice the interval has gone by in steps and in time.
+    """Learned from the last eight intervals, or declared in the run's config; overdue when twice the interval has gone by in steps and in time. One that is
+    expected by time (`config={"expect": {"eval_every": "2h"}}`) is overdue after one and a half times.
 
     Checkpoints whose place is watched are `CheckpointAge`'s. Both must have gone by: a run that writes every two hours writes rarely in steps when it is
     fast, one that writes every thousand steps rarely in hours when it is slow. Also `checkpoint_lost`: an attempt that starts before the newest
@@ -44,10 +46,13 @@ class Overdue:
     kind: ClassVar[str] = "checkpoint_overdue"
     lateness: float = 2.0
     """Intervals after which it is overdue."""
+    expected_lateness: float = 1.5
     learned_events: int = 4
     """Events (three intervals) that make a rhythm."""
     rhythms: dict[str, Rhythm] = field(init=False, default_factory=lambda: {word: Rhythm() for word in INTERVALS})
     declared: dict[str, int] = field(init=False, default_factory=dict)
+    expected: dict[str, float] = field(init=False, default_factory=dict)
+    """Seconds."""
     attempt: str = field(init=False, default="")
     newest: int = field(init=False, default=-1)
     """Step of the newest checkpoint that was declared."""
@@ -58,6 +63,7 @@ class Overdue:
 
     def begin(self, run: RunFacts) -> None:
         self.declared = {word: steps for word in INTERVALS if (steps := declared(run.config, word))}
+        self.expected = {word: seconds for word in INTERVALS if (seconds := expected_seconds(run.config, word))}
 
     def hear(self, event: Event, topology: Topology) -> None:
         self.is_watched |= event["event"] == "checkpoint_files"
@@ -118,25 +124,43 @@ class Overdue:
         return said
 
     def _check(self, word: str, rhythm: Rhythm, step: Step) -> list[Finding]:
-        interval = rhythm.interval(self.declared.get(word), self.learned_events)
+        expected = self.expected.get(word)
+        interval = (0.0, expected) if expected else rhythm.interval(self.declared.get(word), self.learned_events)
         if interval is None or self.started is None:
             return []
-        steps, seconds = interval
+        (steps, seconds), lateness = interval, self.expected_lateness if expected else self.lateness
         last_step, last_time = (rhythm.steps[-1], rhythm.times[-1]) if rhythm.steps else self.started
         last_step, last_time = max(last_step, self.started[0]), max(last_time, self.started[1])
-        if step.number - last_step <= self.lateness * steps or step.time - last_time <= self.lateness * seconds:
+        if step.number - last_step <= lateness * steps or step.time - last_time <= lateness * seconds:
             return []
-        rhythm.onset = int(last_step + steps)
-        return [self._finding(word, rhythm, step, steps)]
+        rhythm.onset = int(last_step + steps) if steps else min(step.number, last_step + 1)
+        return [self._finding(word, rhythm, step, interval, late=step.time - last_time - seconds if seconds else 0.0)]
 
-    def _finding(self, word: str, rhythm: Rhythm, step: Step, steps: float | None, *, end_step: int | None = None) -> Finding:
+    def _finding(
+        self,
+        word: str,
+        rhythm: Rhythm,
+        step: Step,
+        interval: tuple[float, float] | None,
+        *,
+        late: float = 0.0,
+        end_step: int | None = None,
+    ) -> Finding:
         what = "checkpoint" if word == "checkpoint" else "evaluation"
         onset = rhythm.onset if rhythm.onset is not None else step.number
         last = rhythm.steps[-1] if rhythm.steps else None
         since = f"the last was at step {last}" if last is not None else "there was none yet"
-        every = f", every {steps:.0f} steps is this run's rhythm" if steps else ""
+        steps, seconds = interval or (0.0, 0.0)
+        every = (
+            f", every {steps:.0f} steps is this run's rhythm"
+            if steps
+            else f", one is expected every {shown_age(seconds)}"
+            if seconds
+            else ""
+        )
         hours = (step.time - rhythm.times[-1]) / 3600.0 if rhythm.times else 0.0
         ago = f", {hours:.1f} h ago" if 0.1 < hours < 1e4 else ""
+        overdue = f" ({shown_age(late)} overdue)" if 60.0 <= late < 3.6e7 else ""
         return Finding(
             kind=f"{word}_overdue",
             severity=Severity.WARNING,
@@ -146,6 +170,12 @@ class Overdue:
             end_step=None if end_step is None else max(end_step, onset),
             summary=f"the {what} has come at step {end_step}"
             if end_step is not None
-            else f"the {what} due at step {onset} has not come by step {step.number}: {since}{ago}{every}",
-            evidence={"last_step": last, "interval_steps": steps, "window": [max(0, onset - 50), max(step.number, onset)]},
+            else f"the {what} {f'due at step {onset}' if steps else 'that is due'} has not come by step {step.number}{overdue}: {since}{ago}{every}",
+            evidence={
+                "last_step": last,
+                "interval_steps": steps or None,
+                "interval_seconds": seconds or None,
+                "late_seconds": late or None,
+                "window": [max(0, onset - 50), max(step.number, onset)],
+            },
         )

@@ -1,19 +1,17 @@
-"""A run that learns worse than the run it is held against: loss at equal tokens, and evaluations where the user expects them no worse."""
+"""A run that learns worse than the run it is held against: its loss at equal tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from holter.frame import Event
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.reference import Reference, deviation
-from holter_monitor.stream.steps import RunFacts, Step, Topology
-
-FALLING_IS_BETTER = ("loss", "perplexity", "ppl", "error", "bpb")
+from holter_monitor.stream.odometer import Odometer
+from holter_monitor.stream.steps import RunFacts, Step
 
 
 @dataclass(kw_only=True)
@@ -33,14 +31,8 @@ class ReferenceGap:
     cells_in_row: int = 4
     min_records: int = 16
     """Fewer of the run's own records in a cell say nothing."""
-    evaluations_in_row: int = 2
-    worse_share: float = 2 / 3
-    """Share of at least three tasks that are worse than the reference's."""
     reference: Reference | None = field(init=False, default=None)
-    expects_evaluations: bool = field(init=False, default=False)
-    tokens: float = field(init=False, default=0.0)
-    tokens_by_step: float = field(init=False, default=0.0)
-    last_step: int | None = field(init=False, default=None)
+    place: Odometer = field(init=False, default_factory=Odometer)
     cell: int = field(init=False, default=-1)
     cell_step: int = field(init=False, default=0)
     losses: list[float] = field(init=False, default_factory=list)
@@ -48,19 +40,14 @@ class ReferenceGap:
     """(first step, gap, deviations) of the bad cells in a row."""
     good: int = field(init=False, default=0)
     onset: int | None = field(init=False, default=None)
-    worse: list[int] = field(init=False, default_factory=list)
-    """Steps of the evaluations in a row that were worse."""
-    worse_onset: int | None = field(init=False, default=None)
 
     def begin(self, run: RunFacts) -> None:
         self.reference = run.reference
-        expected = run.config.get("expect")
-        self.expects_evaluations = isinstance(expected, dict) and expected.get("evaluations") == "not_below_reference"
 
     def observe(self, step: Step) -> Finding | None:
         if self.reference is None:
             return None
-        cell = self.reference.cell(self._position(step))
+        cell = self.reference.cell(self.place.take(step, self.reference.unit))
         said = self._judge(step) if cell != self.cell else None
         if cell != self.cell:
             self.cell, self.cell_step, self.losses = cell, step.number, []
@@ -68,24 +55,6 @@ class ReferenceGap:
         if cell >= 0 and loss is not None and isfinite(loss):
             self.losses.append(loss)
         return said
-
-    def _position(self, step: Step) -> float:
-        """Where the run stands on the reference's axis. Going back to an earlier step gives back its tokens."""
-        assert self.reference is not None
-        if self.reference.unit == "step":
-            return float(step.number)
-        consumed = step.mean("consumed_tokens")
-        if consumed is not None:
-            self.tokens = consumed
-        else:
-            column = step.column("tokens")
-            own = float(column[0][column[1] & np.isfinite(column[0])].sum()) if column is not None else 0.0
-            if self.last_step is not None and step.number <= self.last_step:
-                self.tokens -= self.tokens_by_step * (self.last_step - step.number + 1)
-            self.tokens += own
-            self.tokens_by_step = own or self.tokens_by_step
-        self.last_step = step.number
-        return self.tokens
 
     def _judge(self, step: Step) -> Finding | None:
         """The cell that has just ended."""
@@ -120,7 +89,7 @@ class ReferenceGap:
         assert self.onset is not None
         gap = float(np.mean([entry[1] for entry in self.bad]))
         least = min(entry[2] for entry in self.bad)
-        since = f"{self.tokens / 1e9:.3g}B tokens" if self.reference.unit == "tokens" else f"step {step.number}"
+        since = f"{self.place.tokens / 1e9:.3g}B tokens" if self.reference.unit == "tokens" else f"step {step.number}"
         return Finding(
             kind=self.kind,
             severity=Severity.WARNING,
@@ -136,59 +105,8 @@ class ReferenceGap:
                 "aligned_by": self.reference.unit,
                 "gaps": [entry[1] for entry in self.bad],
                 "deviations": [entry[2] for entry in self.bad],
-                "position": self.tokens if self.reference.unit == "tokens" else step.number,
+                "position": self.place.tokens if self.reference.unit == "tokens" else step.number,
                 "rules_out": ["one bad window: another data order or warm-up makes one, not several in a row"],
                 "window": [self.onset, step.number],
             },
         )
-
-    def hear(self, event: Event, topology: Topology) -> Finding | None:
-        if event["event"] != "eval" or self.reference is None or not self.expects_evaluations:
-            return None
-        step = event.get("step") or self.last_step or 0
-        metrics = (event.get("attrs") or {}).get("metrics") or {}
-        compared = self._compare(metrics, self.tokens if self.reference.unit == "tokens" else float(step))
-        if len(compared) < 3:
-            return None
-        worse = {name: pair for name, pair in compared.items() if _is_worse(name, *pair)}
-        if len(worse) / len(compared) < self.worse_share:
-            self.worse.clear()
-            return None
-        self.worse.append(step)
-        if self.worse_onset is not None or len(self.worse) < self.evaluations_in_row:
-            return None
-        self.worse_onset = self.worse[0]
-        return self._evaluations(step, worse, len(compared))
-
-    def _compare(self, metrics: dict[str, Any], position: float) -> dict[str, tuple[float, float]]:
-        assert self.reference is not None
-        found: dict[str, tuple[float, float]] = {}
-        for name, value in metrics.items():
-            theirs = self.reference.evaluation(name, position)
-            if theirs is not None and isinstance(value, int | float) and isfinite(value):
-                found[name] = (float(value), theirs)
-        return found
-
-    def _evaluations(self, step: int, worse: dict[str, tuple[float, float]], num_compared: int) -> Finding:
-        assert self.reference is not None
-        assert self.worse_onset is not None
-        pairs = ", ".join(f"{name} {mine:.3g} / {theirs:.3g}" for name, (mine, theirs) in sorted(worse.items()))
-        return Finding(
-            kind=self.kind,
-            severity=Severity.WARNING,
-            scope="evaluations",
-            onset_step=self.worse_onset,
-            detected_step=step,
-            score=len(worse) / num_compared,
-            summary=f"worse than {self.reference.name} on {len(worse)} of {num_compared} evaluations at equal {self.reference.unit}: {pairs}",
-            evidence={
-                "reference": self.reference.name,
-                "worse": {name: list(pair) for name, pair in worse.items()},
-                "compared": num_compared,
-            },
-        )
-
-
-def _is_worse(name: str, mine: float, theirs: float) -> bool:
-    falls = any(word in name.lower() for word in FALLING_IS_BETTER)
-    return mine > theirs if falls else mine < theirs

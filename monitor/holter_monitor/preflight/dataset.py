@@ -18,6 +18,8 @@ from holter_monitor.preflight.check import Check, shown
 
 PIECE = 64 << 10
 NAMED = 3
+COLD_SECONDS = 2.0
+"""Three pieces of 64 KiB come from a disk in milliseconds, from a cold tier in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,13 @@ def read(file: Path) -> Manifest:
         raise ValueError(f"{file}: no manifest ({error}); make one with holter preflight --dataset DIR --write-manifest FILE") from error
 
 
-def look(folder: Path, manifest: Manifest, bytes_per_second: float = 0.0) -> Iterator[Check]:
-    """`bytes_per_second`: at which what is missing could be copied; tells how long a restart on this node would wait."""
+def look(folder: Path, manifest: Manifest, bytes_per_second: float = 0.0, fresh_seconds: float = 0.0) -> Iterator[Check]:
+    """`bytes_per_second`: at which what is missing could be copied; tells how long a restart on this node would wait. `fresh_seconds`: how old the
+    manifest may be."""
     what, whole = f"dataset {folder}", manifest.bytes
-    missing, changed, held = [], [], 0
+    missing, changed, held, slowest = [], [], 0, (0.0, "")
     for name, (length, digest) in manifest.files.items():
+        began = time.monotonic()
         there = _length(folder / name)
         if there == length and _digest(folder / name) == digest:
             held += length
@@ -64,17 +68,50 @@ def look(folder: Path, manifest: Manifest, bytes_per_second: float = 0.0) -> Ite
             missing.append(name)
         else:
             changed.append(name)
-    measured = {"held_bytes": float(held), "whole_bytes": float(whole)}
-    if not missing and not changed:
+        slowest = max(slowest, (time.monotonic() - began, name))
+    measured = {"held_bytes": float(held), "whole_bytes": float(whole), "slowest_read_seconds": slowest[0]}
+    if missing or changed:
+        yield _lacking(what, manifest, measured, {"missing": missing, "not as in the manifest": changed}, bytes_per_second)
+    else:
         yield Check(what=what, mark="ok", found=f"whole: {len(manifest.files)} files, {shown(whole)}", measured=measured)
-        return
-    wait = f"; a restart on this node would wait {_hours((whole - held) / bytes_per_second)} for it" if bytes_per_second else ""
-    parts = [
-        f"{len(found)} {word} ({_named(found)})" for found, word in ((missing, "missing"), (changed, "not as in the manifest")) if found
-    ]
-    share = min(99, int(100 * held / whole)) if whole else 0
-    found = f"{share} % of it ({shown(whole - held)} to come){wait}: {', '.join(parts)}"
-    yield Check(what=what, mark="fail", found=found, remedy="copy the rest before this node is needed", measured=measured)
+    yield from _aged(what, manifest, fresh_seconds)
+    yield from _grown(what, folder, manifest)
+    if slowest[0] > COLD_SECONDS:
+        found = f"{slowest[1]} took {slowest[0]:.1f} s to read a little of"
+        yield Check(
+            what=what,
+            mark="note",
+            found=found,
+            remedy="look whether it lies on a cold tier: a loader will wait there as long",
+            measured=measured,
+        )
+
+
+def _lacking(what: str, manifest: Manifest, measured: dict[str, float], lacking: dict[str, list[str]], bytes_per_second: float) -> Check:
+    rest = manifest.bytes - measured["held_bytes"]
+    wait = f"; a restart on this node would wait {_hours(rest / bytes_per_second)} for it" if bytes_per_second else ""
+    parts = [f"{len(names)} {word} ({_named(names)})" for word, names in lacking.items() if names]
+    share = min(99, int(100 * measured["held_bytes"] / manifest.bytes)) if manifest.bytes else 0
+    found = f"{share} % of it ({shown(rest)} to come){wait}: {', '.join(parts)}"
+    return Check(what=what, mark="fail", found=found, remedy="copy the rest before this node is needed", measured=measured)
+
+
+def _aged(what: str, manifest: Manifest, fresh_seconds: float) -> Iterator[Check]:
+    age = time.time() - manifest.written
+    if fresh_seconds and age > fresh_seconds:
+        found = f"the manifest is {_hours(age)} old, {_hours(fresh_seconds)} are allowed: what was added since is not looked for"
+        yield Check(
+            what=what, mark="fail", found=found, remedy="write a new one on a node that trains", measured={"manifest_age_seconds": age}
+        )
+
+
+def _grown(what: str, folder: Path, manifest: Manifest) -> Iterator[Check]:
+    extra = sorted(
+        name for path in folder.rglob("*") if path.is_file() and (name := path.relative_to(folder).as_posix()) not in manifest.files
+    )
+    if extra:
+        found = f"{len(extra)} files that the manifest does not have ({_named(extra)})"
+        yield Check(what=what, mark="note", found=found, remedy="write a new manifest if the dataset has grown, else clear them away")
 
 
 def _hours(seconds: float) -> str:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from holter_monitor.goodput import Array, Life
 from holter_monitor.store import curves, rollups
 from holter_monitor.store.rollups import DATA_WAIT, STEP_TIME, Source
-from holter_monitor.store.tables import attempts, incidents, run_events, runs
+from holter_monitor.store.tables import agents, attempts, incidents, run_events, runs
 
 PAUSES = {"checkpoint": "checkpoints", "eval": "evaluations"}
 DRAGGING = ("straggler", "gpu_throttle")
@@ -42,10 +42,18 @@ def _life(connection: sa.Connection, row: sa.RowMapping, counted: list[tuple[int
     if not len(step):
         return None
     trouble = _trouble(connection, run, attempt)
+    witnessed = _witnessed(connection, run, attempt)
+    steady = None if witnessed is None else steadied(step, seconds, finish, witnessed)
+    if steady is None or witnessed is None:
+        start = _start(connection, row, float(finish[0] - seconds[0]))
+        end = _end(row, began=float(finish[0] - seconds[0]), last=float(finish.max()), heard=heard)
+    else:
+        finish = steady
+        start, end = min(witnessed[0], float(finish[0] - seconds[0])), max(witnessed[1], float(finish[-1]))
     return Life(
         attempt=attempt,
-        start=_start(connection, row, float(finish[0] - seconds[0])),
-        end=_end(row, began=float(finish[0] - seconds[0]), last=float(finish.max()), heard=heard),
+        start=start,
+        end=end,
         state=row["state"],
         ranks=row["world_size"],
         is_hung=any(incident.kind == "hang" for incident in trouble),
@@ -57,6 +65,29 @@ def _life(connection: sa.Connection, row: sa.RowMapping, counted: list[tuple[int
         planned=_planned(connection, run, attempt, step),
         dragged=_dragged(trouble, step),
     )
+
+
+def steadied(step: Array, seconds: Array, finish: Array, witnessed: tuple[float, float]) -> Array | None:
+    """When each step ended by the collector's clock, for an attempt whose own clock was set while it ran; None for any other.
+
+    A step that takes a second by the clock that nobody can set, and an hour by the one that they can, tells of such a day; so does a machine that was
+    suspended, and then the collector has waited for the hour as well.
+    """
+    beyond = np.where(np.diff(step) == 1, np.diff(finish) - seconds[1:], 0.0)
+    leaps = np.where(np.abs(beyond) > LIVE_SECONDS, beyond, 0.0)
+    span, truth = float(finish[-1] - finish[0]), witnessed[1] - witnessed[0]
+    is_replayed = truth < 0.5 * float(seconds.sum())
+    if not leaps.any() or is_replayed or abs(span - leaps.sum() - truth) >= abs(span - truth):
+        return None
+    even = finish - np.concatenate([[0.0], np.cumsum(leaps)])
+    return np.asarray(even + witnessed[1] - even[-1])
+
+
+def _witnessed(connection: sa.Connection, run: str, attempt: str) -> tuple[float, float] | None:
+    """The first and the last word that the collector heard of the attempt, by its own clock."""
+    query = sa.select(sa.func.min(agents.c.first_seen_at), sa.func.max(agents.c.last_seen_at))
+    first, last = connection.execute(query.where(agents.c.run == run, agents.c.attempt == attempt)).one()
+    return None if first is None else (float(first), float(last))
 
 
 def _start(connection: sa.Connection, row: sa.RowMapping, began: float) -> float:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from holter_monitor.detectors.reference_evaluations import ReferenceEvaluations
 from holter_monitor.detectors.reference_gap import ReferenceGap
 from holter_monitor.engine import Engine
 from holter_monitor.reference import build
@@ -68,7 +69,7 @@ def test_a_rewind_gives_back_its_tokens():
     detector = engine._detectors[0]
     for step in [*range(100), *range(50, 100)]:
         engine.feed_step(Step.of(step, {"loss": 2.0, "tokens": 10.0}))
-    assert detector.tokens == 1_000.0
+    assert detector.place.tokens == 1_000.0
 
 
 def test_without_tokens_runs_are_aligned_by_step():
@@ -80,28 +81,58 @@ def test_without_tokens_runs_are_aligned_by_step():
     assert [finding.evidence["aligned_by"] for finding in said] == ["step"]
 
 
-def evaluated(values, expect):
-    tasks = ("hellaswag", "arc", "piqa")
-    known = [(task, position * 1e9, 0.3 + position / 100) for task in tasks for position in range(9)]
-    engine = Engine(RunFacts(run="r", reference=reference(evaluations=known), config={"expect": expect}), [ReferenceGap])
+TASKS = ("hellaswag", "arc", "piqa")
+
+
+def evaluated(values, expect, *, tasks=TASKS, late=0, ranks=1, every=500, count=2_000):
+    """Results of each `every`-th step, `values` above the reference's at equal tokens, told `late` steps after the step that they are of, by all ranks."""
+    known = [(task, position * 1e9, 0.3 + position / 100) for task in TASKS for position in range(99)]
+    facts = RunFacts(run="r", reference=reference(evaluations=known), config={"expect": expect})
+    engine = Engine(facts, [ReferenceEvaluations])
     said = []
-    for step in range(2_000):
+    for step in range(count):
         engine.feed_step(Step.of(step, {"loss": float(curve(step * 1e6)), "tokens": TOKENS / 2}))
-        if step % 500 == 499:
-            metrics = dict.fromkeys(tasks, 0.3 + step / 100000.0 + values)
-            said += engine.hear({"event": "eval", "rank": 0, "step": step, "time_ns": 0, "attrs": {"metrics": metrics}})
+        of = step - late
+        if of > 0 and of % every == every - 1:
+            above = values(of) if callable(values) else values
+            metrics = dict.fromkeys(tasks, 0.3 + (of + 1) * TOKENS / 2 / 1e9 / 100 + above)
+            for rank in range(ranks):
+                said += engine.hear({"event": "eval", "rank": rank, "step": of, "time_ns": 0, "attrs": {"metrics": metrics}})
     return said
 
 
+NOT_BELOW = {"evaluations": "not_below_reference"}
+
+
 def test_evaluations_below_the_reference_are_said_where_the_user_expects_better():
-    [found] = evaluated(-0.05, {"evaluations": "not_below_reference"})
+    [found] = evaluated(-0.05, NOT_BELOW)
     assert (found.scope, found.onset_step) == ("evaluations", 499)
     assert "3 of 3" in found.summary
 
 
 def test_evaluations_are_not_judged_without_an_expectation_nor_when_better():
     assert evaluated(-0.05, {}) == []
-    assert evaluated(+0.05, {"evaluations": "not_below_reference"}) == []
+    assert evaluated(+0.05, NOT_BELOW) == []
+
+
+def test_a_result_counts_once_however_many_ranks_say_it_and_a_single_bad_one_is_nothing():
+    assert evaluated(lambda step: -0.05 if step < 600 else 0.05, NOT_BELOW, ranks=8) == []
+
+
+def test_a_late_result_is_held_against_the_reference_at_its_own_step():
+    assert evaluated(+0.0001, NOT_BELOW, late=480) == []
+    assert len(evaluated(-0.0001, NOT_BELOW, late=480)) == 1
+
+
+def test_evaluations_that_are_no_worse_any_more_end_it():
+    said = evaluated(lambda step: -0.05 if step < 1000 else 0.05, NOT_BELOW, every=200)
+    assert [finding.is_over for finding in said] == [False, True]
+
+
+def test_of_a_single_task_four_in_a_row_are_needed():
+    assert evaluated(-0.05, NOT_BELOW, tasks=("piqa",), every=600) == []
+    [found] = evaluated(-0.05, NOT_BELOW, tasks=("piqa",), every=400)
+    assert "4 times in a row" in found.summary
 
 
 def test_a_reference_that_is_too_short_is_none():
