@@ -2,7 +2,7 @@
 
     python benchmarks/ingest.py                               # 2,048 nodes x 8 ranks x 24 metrics at 1 Hz for 60 s, storing only
     python benchmarks/ingest.py --seconds 300 --detection
-    python benchmarks/ingest.py --break --seconds 20          # doubles the rate until something gives
+    python benchmarks/ingest.py --break --seconds 20          # half as much again and again, until something gives; a table at the end
 
 Each node keeps a connection of its own and sends a frame of one step a second, evenly spread over the second; an acknowledgement's latency runs from the
 first byte sent to the answer read. CPU is the collector process's own (all its threads). A load process that falls behind its own schedule says so: then
@@ -32,9 +32,12 @@ import httpx
 import numpy as np
 import psutil
 from holter.frame import CONTENT_TYPE, Column, Frame, encode
+from ingest_limits import gives, table
 
 METRICS = ["loss", "grad_norm", "lr", "step_time_seconds", "tokens_per_second", "data_wait_seconds", "compute_seconds", "mfu"]
 POOL = 64
+LATE_SECONDS = 20.0
+"""Behind its schedule by so much a node gives up: the answer is known, and the run must end."""
 SEQ = 10_000_000_000_000
 """Numbers of one width: a frame is then made by writing over a few bytes of a template, and the load costs little."""
 
@@ -135,6 +138,8 @@ async def play(node: int, template: Template, load: Load, *, port: int, start: f
     for number in range(int(seconds * hertz)):
         due = start + phase + number / hertz
         wait = due - time.time()
+        if wait < -LATE_SECONDS:
+            return
         if wait > 0:
             await asyncio.sleep(wait)
         else:
@@ -237,7 +242,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--detection", action="store_true", help="with the detection engine")
-    parser.add_argument("--break", dest="until_break", action="store_true", help="double the rate until something gives")
+    parser.add_argument("--break", dest="until_break", action="store_true", help="raise the rate by half until something gives")
+    parser.add_argument("--steps", type=int, default=8, help="of --break, at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--profile", help="py-spy's flame graph of the collector, into this file")
     arguments = parser.parse_args()
@@ -255,16 +261,19 @@ def main() -> int:
                 spy = ["py-spy", "record", "-d", str(int(arguments.seconds)), "-r", "200", "-t", "-f", "raw", "-o", arguments.profile]
                 subprocess.Popen([*spy, "-p", str(server.pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             print(json.dumps({"cores": os.cpu_count(), "python": platform.python_version(), "machine": platform.platform()}))
+            results: list[dict[str, object]] = []
             while True:
                 result = measure(arguments, url, port, server.pid, run.json()["id"], first)
                 time.sleep(3)
                 print(json.dumps(result | {"bytes_per_point": bytes_per_point(data, url)}), flush=True)
                 first += int(arguments.seconds * arguments.hertz)
-                lags = result["lag_seconds_max"].values()
-                gives = result["refused"] or result["ack_ms"]["p99"] > 250 or max(lags, default=0) > 2 or result["load_behind_seconds"] > 1
-                if not arguments.until_break or gives:
+                results.append(result)
+                if not arguments.until_break:
                     return 0
-                arguments.hertz *= 2
+                if gives(result) or len(results) >= arguments.steps:
+                    print(table(results))
+                    return 0
+                arguments.hertz *= 1.5
         finally:
             server.terminate()
             server.wait(30)
