@@ -3,6 +3,7 @@
     python benchmarks/queries.py [--steps 1000] [--rounds 7]
 
 Three runs: 16,384 ranks x `--steps` steps, 16 ranks x 100,000 steps, one rank x 1,000,000 steps; 4 metrics each (a column that is not asked for costs nothing).
+A fourth, 16 ranks x 1,000,000 steps, has summaries alone, as a run whose points were forgotten.
 Each question is asked of a collector that has just started (the first answer), then `--rounds` times; the table shows the first, the median and the
 worst, with the issue's aim.
 """
@@ -79,8 +80,20 @@ def main() -> int:
             for name, (_, steps) in shapes.items():
                 values = {"run": ids[name], "attempt": "a1", "number": 1, "started_at": 1.0, "state": "running", "mesh": {}}
                 connection.execute(attempts.insert().values(**values, world_size=1, first_step=0, last_step=steps - 1))
-            connection.execute(run_rows.update().where(run_rows.c.name == "long").values(world_size=16))
+            ids["summed"] = runs.find_or_create(connection, {"project": "bench", "name": "summed"}, 1.0)[0]["id"]
+            values = {
+                "run": ids["summed"],
+                "attempt": "a1",
+                "number": 1,
+                "started_at": 1.0,
+                "state": "running",
+                "mesh": {},
+                "world_size": 16,
+            }
+            connection.execute(attempts.insert().values(**values, first_step=0, last_step=999_999))
+            connection.execute(run_rows.update().where(run_rows.c.name.in_(("long", "summed"))).values(world_size=16))
         summarize(control, ids["long"], "loss", arguments.steps)
+        summarize(control, ids["summed"], "loss", 1_000_000)
         for metric in ("loss", "step_time_seconds"):
             summarize(control, ids["longest"], metric, 1_000_000)
         control.close()
@@ -112,6 +125,10 @@ def ask(data: Path, ids: dict[str, str], arguments: argparse.Namespace) -> None:
         (f"median from summaries, {arguments.steps} steps", 20, f"runs/{ids['long']}/series", {"metric": "loss", "agg": "median"}),
         ("1M steps to 1,000 points, the rank", 50, f"runs/{ids['longest']}/series", {"metric": "loss", "rank": 0}),
         ("1M steps to 1,000 points, the mean", 50, f"runs/{ids['longest']}/series", {"metric": "loss"}),
+        *(
+            (f"1M steps to 1,000 points, {how} of 16 ranks", 50, f"runs/{ids['summed']}/series", {"metric": "loss", "agg": how})
+            for how in ("median", "max", "sum")
+        ),
         ("1M steps, the curves of the run's page", 50, f"runs/{ids['longest']}/curves", {"metrics": "loss,step_time_seconds"}),
         ("heat map, 16,384 ranks x 120 steps", 500, f"runs/{ids['big']}/heatmap", {"metric": "loss", "columns": 120}),
         ("a rank of 16,384 over its steps", 200, f"runs/{ids['big']}/series", {"metric": "loss", "rank": 777}),

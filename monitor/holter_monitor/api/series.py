@@ -48,33 +48,34 @@ def get_series(
     window = Window(from_step=from_step, to_step=to_step, attempt=attempt)
     how = None if rank is not None else agg or "mean"
     if how is None:
-        found, names = _values(parts, run, metric, window, rank)
+        total, found, names = _values(parts, run, metric, window, rank)
     else:
-        found, names = _aggregate(parts, run, metric, window, how=how, is_wide=world_size > WIDE)
+        total, found, names = _aggregate(parts, run, metric, window, how=how, is_wide=world_size > WIDE, max_points=max_points)
     thinned = shapes.thin(found, max_points)
-    head = {"run": run, "metric": metric, "rank": rank, "agg": how, "thinned": len(thinned) < len(found), "points": len(found)}
+    head = {"run": run, "metric": metric, "rank": rank, "agg": how, "thinned": len(thinned) < total, "points": total}
     return answer(head | shapes.document(thinned, names))
 
 
-Found: TypeAlias = "tuple[shapes.Series, dict[int, str]]"
+Found: TypeAlias = "tuple[int, shapes.Series, dict[int, str]]"
+"""How many points there are, those of them that a thinned series is picked from, and the attempts' names."""
 
 
 def _values(parts: Parts, run: str, metric: str, window: Window, rank: int | None) -> Found:
     rows = parts.samples.ranks(run, metric, window, None if rank is None else [rank])
-    return shapes.Series(rows.attempt, rows.step, rows.time_ns, rows.value), parts.samples.attempts(run)
+    return len(rows.step), shapes.Series(rows.attempt, rows.step, rows.time_ns, rows.value), parts.samples.attempts(run)
 
 
-def _aggregate(parts: Parts, run: str, metric: str, window: Window, *, how: str, is_wide: bool) -> Found:
+def _aggregate(parts: Parts, run: str, metric: str, window: Window, *, how: str, is_wide: bool, max_points: int) -> Found:
     """Of many ranks from the summaries, which need no scan; else from the points themselves."""
-    if is_wide and how in summaries.COLUMNS:
+    if is_wide:
         with parts.control.read() as connection:
-            found, names = summaries.read(connection, run, metric, window, how)
-        if len(found.step):
-            return shapes.Series(found.attempt, found.step, found.time_ns, found.value), names
+            line, names = summaries.read(connection, run, metric, window, how, max_points=max_points)
+        if line.total:
+            return line.total, shapes.Series(line.attempt, line.step, line.time_ns, line.value), names
     if how != "count" and parts.samples.lone_rank(run):
         return _values(parts, run, metric, window, None)
     found = parts.samples.aggregate(run, metric, window, how=how)
-    return shapes.Series(found.attempt, found.step, found.time_ns, found.value), parts.samples.attempts(run)
+    return len(found.step), shapes.Series(found.attempt, found.step, found.time_ns, found.value), parts.samples.attempts(run)
 
 
 @router.get("/runs/{run}/ranks", response_model=RanksShape)

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from holter_monitor.store.rollups import BLOCK, PER_STEP, ROW, WIDTHS, Buckets, Source, read, rolled_end, stored
+from holter_monitor.store import extremes
+from holter_monitor.store.rollups import BLOCK, BLOCKS, PER_STEP, ROW, WIDTHS, Buckets, Source, read, rolled_end, stored
 from holter_monitor.store.tables import step_rollups
 from holter_monitor.store.upserts import upsert
 
 PIECE = 1_024
 """Steps of one metric that a transaction rolls up at most: a store from before there were blocks catches up without holding anybody up."""
-CHANGE = [*Buckets.__slots__, "maxima"]
+VALUES = tuple(extremes.of_summaries(ROW)[name] for name in extremes.AGGREGATES)
+CHANGE = [*Buckets.__slots__, "maxima", "extremes"]
 
 
 class Roller:
@@ -59,13 +61,26 @@ def _reach(connection: sa.Connection, source: Source, end: int, newest: int) -> 
 
 def _roll(connection: sa.Connection, source: Source, first: int, last: int) -> Buckets:
     found = read(connection, source, first, last, width=BLOCK)
-    _write(connection, source, BLOCK, found, maxima(connection, source, first, last))
+    _write(
+        connection,
+        source,
+        BLOCK,
+        found,
+        {"maxima": maxima(connection, source, first, last), "extremes": ends(connection, source, first, last)},
+    )
     return found
 
 
 def _lift(connection: sa.Connection, source: Source, narrow: int, wide: int, block: int) -> None:
     ratio = wide // narrow
-    _write(connection, source, wide, stored(connection, source, block * ratio, block * ratio + ratio - 1, width=narrow).merged(wide), {})
+    low, high = block * ratio, block * ratio + ratio - 1
+    _write(
+        connection,
+        source,
+        wide,
+        stored(connection, source, low, high, width=narrow).merged(wide),
+        {"extremes": wider(connection, source, low, high, width=narrow)},
+    )
 
 
 def maxima(connection: sa.Connection, source: Source, first: int, last: int) -> dict[int, bytes]:
@@ -80,16 +95,29 @@ def maxima(connection: sa.Connection, source: Source, first: int, last: int) -> 
     return {block: values.astype("<f8").tobytes() for block, values in found.items()}
 
 
-_EMPTY = np.full(BLOCK, np.nan).astype("<f8").tobytes()
+def ends(connection: sa.Connection, source: Source, first: int, last: int) -> dict[int, bytes]:
+    """Of each block its extremes."""
+    query = sa.select(ROW.step, ROW.at, *VALUES).where(*source.of(ROW), ROW.step.between(first, last)).order_by(ROW.step)
+    rows = itertools.groupby(connection.execute(query), key=lambda row: row.step // BLOCK)
+    return {block: extremes.of_steps([tuple(row) for row in own]) for block, own in rows}
 
 
-def _write(connection: sa.Connection, source: Source, width: int, found: Buckets, seconds: Mapping[int, bytes]) -> None:
+def wider(connection: sa.Connection, source: Source, low: int, high: int, *, width: int) -> dict[int, bytes]:
+    """The extremes of the wide block that the blocks `low` to `high` make; none where one of them is from before there were any."""
+    query = (
+        sa.select(BLOCKS.extremes).where(*source.of(BLOCKS), BLOCKS.width == width, BLOCKS.block.between(low, high)).order_by(BLOCKS.block)
+    )
+    blocks = connection.scalars(query).all()
+    return {} if None in blocks else {low // (high - low + 1): extremes.of_blocks(blocks)}
+
+
+def _write(connection: sa.Connection, source: Source, width: int, found: Buckets, packed: Mapping[str, Mapping[int, bytes]]) -> None:
     key = {"run": source.run, "metric": source.metric, "attempt": source.attempt, "width": width}
-    is_timed = source.metric in PER_STEP and width == BLOCK
     columns: dict[str, list[Any]] = {name: getattr(found, name).tolist() for name in Buckets.__slots__}
     rows = []
     for index, step in enumerate(columns["step"]):
         block = step // width
         values = {name: None if math.isnan(column[index]) else column[index] for name, column in columns.items()}
-        rows.append(key | values | {"block": block, "maxima": seconds.get(block, _EMPTY) if is_timed else None})
+        blobs = {name: packed.get(name, {}).get(block) for name in ("maxima", "extremes")}
+        rows.append(key | values | {"block": block} | blobs)
     upsert(connection, step_rollups, rows, change=CHANGE)

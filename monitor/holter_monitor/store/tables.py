@@ -122,6 +122,7 @@ step_rollups = (
         sa.Column("non_finite", sa.BigInteger, nullable=False),
         sa.Column("amount", Float, nullable=False),  # the sum over steps and ranks
         sa.Column("maxima", sa.LargeBinary),  # of the step time, in the narrowest blocks: float64 a step, its slowest rank; NaN for none
+        sa.Column("extremes", sa.LargeBinary),  # (holter_monitor.store.extremes); None in blocks from before there were any
         sqlite_with_rowid=False,
     )
 )
