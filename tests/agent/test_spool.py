@@ -14,9 +14,9 @@ from holter.node import segments as segments_module
 from holter.node import spool as spool_module
 from holter.node.records import Class, Record, pack, scan
 from holter.node.spool import Spool
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 
 def drain(spool):
@@ -242,3 +242,11 @@ def told(record):
 
 TestSpoolAgainstAList = SpoolAgainstAList.TestCase
 TestSpoolAgainstAList.settings = settings(max_examples=30, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_a_hundred_thousand_operations_agree_with_the_list():
+    """Case 27, in full."""
+    thorough = settings(max_examples=1000, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(SpoolAgainstAList, settings=thorough)
