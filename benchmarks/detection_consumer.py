@@ -44,13 +44,13 @@ class Timed(Detection):
     def _judge(self, entries):
         return self._time("judge", super()._judge, entries)
 
-    def _commit(self, effects):
-        return self._time("commit", super()._commit, effects)
+    def _commit(self, effects, put):
+        return self._time("commit", super()._commit, effects, put)
 
-    def _time(self, stage, work, argument):
+    def _time(self, stage, work, *arguments):
         begun = time.thread_time()
         try:
-            return work(argument)
+            return work(*arguments)
         finally:
             self.spent[stage] += time.thread_time() - begun
 
@@ -123,7 +123,14 @@ def build(folder: Path, ranks: int) -> tuple[Timed, str]:
     log, samples = SqliteFrameLog(folder / "frames.sqlite"), DuckDbStore(folder / "samples.duckdb", metrics_per_run=1024)
     dispatch = Dispatch(control, samples, link="http://127.0.0.1", policies=None, environ={}, is_alone=True)
     consumer = Timed(
-        log, control, Meters(), bench=Engines(References(control)), alarm=dispatch.alerting, wake=lambda: None, broadcast=Broadcast()
+        log,
+        control,
+        Meters(),
+        bench=Engines(References(control)),
+        alarm=dispatch.alerting,
+        wake=lambda: None,
+        broadcast=Broadcast(),
+        set_aside=lambda _: None,
     )
     with control.write() as connection:
         run, _ = runs.find_or_create(connection, {"project": "bench", "name": "fleet", "world_size": ranks}, now=0.0)

@@ -96,12 +96,12 @@ class RobustLevel:
     def scales(self) -> tuple[float, float]:
         """`sigma` and `tail`."""
         ordered = self.strays.ordered
-        if not ordered:
-            return SCALE_FLOOR, SCALE_FLOOR
         count = len(ordered)
+        if not count:
+            return SCALE_FLOOR, SCALE_FLOOR
         sigma = IQR_TO_SIGMA * (ordered[3 * count // 4] - ordered[count // 4])
         sigma = max(sigma, SCALE_FLOOR)
-        up, down = ordered[int(0.985 * count)], -ordered[int(0.015 * count)]
+        up, down = ordered[197 * count // 200], -ordered[3 * count // 200]
         tail = Q985_TO_SIGMA * (up if up < down else (up + down) / 2)
         return sigma, tail if tail > sigma else sigma
 

@@ -149,11 +149,13 @@ def test_hostile_events_are_kept_as_words(control, run):
     assert (event["rank"], event["at"]) == (None, 5.0)
 
 
-def test_snapshots_share_an_offset(control, run):
+def test_a_snapshot_says_up_to_where_it_goes_and_when_the_log_is_released(control, run):
     with control.write() as connection:
-        snapshots.save(connection, {run: b"\x00state"}, 5, 1.0)
-        snapshots.save(connection, {}, 9, 2.0)
-        assert (snapshots.offset(connection), snapshots.state(connection, run)) == (9, b"\x00state")
+        assert (snapshots.state(connection, run), snapshots.offset(connection)) == (None, 0)
+        snapshots.keep(connection, {run: b"\x00state"}, 5, 1.0)
+        assert (snapshots.state(connection, run), snapshots.offset(connection)) == ((b"\x00state", 5), 0)
+        snapshots.release(connection, 9, 2.0)
+        assert (snapshots.state(connection, run), snapshots.offset(connection)) == ((b"\x00state", 5), 9)
         assert snapshots.runs(connection, state="waiting") == [run]
 
 

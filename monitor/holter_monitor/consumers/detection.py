@@ -1,14 +1,14 @@
 """The consumer that judges: frames → findings → incidents, with the runs' records, in one transaction of the control store with its offset.
 
 After a restart each run's engine is restored from its newest snapshot and fed again, silently, what lies between the snapshot and the committed
-offset. All snapshots carry the same offset, so the log is needed from there on and no earlier.
+offset. Once a minute all engines that changed are written, and the log is needed no earlier; a run that ends is written at once.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -91,6 +91,8 @@ class Detection(Consumer):
         self._judges: dict[str, Judge] = {}
         self._fed_at: dict[str, float] = {}
         self._changed: set[str] = set()
+        self._restored: dict[str, int] = {}
+        """Up to which offset the frames of a run were in the state that its engine began with."""
         self._pending: Effects | None = None
         self._silence: Effects | None = None
         self.snapshot_offset = 0
@@ -105,7 +107,7 @@ class Detection(Consumer):
     def begin(self) -> int:
         with self._control.read() as connection:
             committed = records.committed(connection)
-            self.snapshot_offset = snapshots.offset(connection)  # before the first snapshot the log is still whole
+            self.snapshot_offset = snapshots.offset(connection)
             live = snapshots.runs(connection, state="running")
         for run in live:
             self._judge_of(run)
@@ -119,10 +121,15 @@ class Detection(Consumer):
             entries = [entry for entry in self._log.read(offset, BATCH_FRAMES) if entry.offset <= through]
             if not entries:
                 return
-            self._feed(entries)
+            self._feed([entry for entry in entries if not self._is_known(entry)])
             for judge in self._judges.values():
                 judge.take_summaries()
             offset = entries[-1].offset
+
+    def _is_known(self, entry: Entry) -> bool:
+        """Is the frame in the state with which its run's engine began?"""
+        self._judge_of(entry.frame.run)
+        return entry.offset <= self._restored.get(entry.frame.run, 0)
 
     def work(self, entries: Sequence[Entry]) -> int:
         effects = self._pending = self._pending or self._judge(entries)
@@ -180,9 +187,14 @@ class Detection(Consumer):
         judge = self._judges.get(run)
         if judge is None:
             with self._control.read() as connection:
-                state = snapshots.state(connection, run)
+                kept = snapshots.state(connection, run)
             facts = self._run_of(run)
-            judge = self._judges[run] = self._bench.new(facts) if state is None else self._bench.restore(facts, state)
+            if kept is None:
+                judge = self._bench.new(facts)
+            else:
+                state, self._restored[run] = kept
+                judge = self._bench.restore(facts, state)
+            self._judges[run] = judge
             self._fed_at[run] = time.monotonic()
         return judge
 
@@ -203,7 +215,7 @@ class Detection(Consumer):
                 self._hear(connection, put, run, findings, now)
             records.commit(connection, effects.entries[-1].offset, now)
             if effects.finished:  # `finish` is no entry of the log: a replay would not call it
-                self._write_snapshots(connection, effects.entries[-1].offset, now)
+                self._keep(connection, effects.finished, effects.entries[-1].offset, now)
         for findings in effects.findings.values():
             for finding in findings:
                 self._meters.findings.labels(finding.kind).inc()
@@ -218,9 +230,9 @@ class Detection(Consumer):
 
         put(connection, "finding", [Heard(run, finding) for finding in findings], apply)
 
-    def _write_snapshots(self, connection: sa.Connection, offset: int, now: float) -> None:
-        states = {run: self._judges[run].snapshot() for run in self._changed}
-        snapshots.save(connection, states, offset, now)
+    def _keep(self, connection: sa.Connection, of: Iterable[str], offset: int, now: float) -> None:
+        """Write the states of some runs, in which all their frames up to `offset` are."""
+        snapshots.keep(connection, {run: self._judges[run].snapshot() for run in of}, offset, now)
 
     def idle(self) -> None:
         now = time.monotonic()
@@ -249,7 +261,7 @@ class Detection(Consumer):
                 for run, findings in effects.findings.items():
                     self._hear(connection, put, run, findings, now)
                 if effects.summaries:  # steps that no entry of the log closed: a replay would not close them
-                    self._write_snapshots(connection, self.offset, now)
+                    self._keep(connection, {row["run"] for row in effects.summaries}, self.offset, now)
 
         self._set_aside(sift(commit, self._forget))
         self._silence = None
@@ -267,9 +279,12 @@ class Detection(Consumer):
 
     def take_snapshots(self) -> None:
         """Write the state of all engines that changed, and let the log go up to here."""
+        now = self._clock()
         with self._control.write() as connection:
-            self._write_snapshots(connection, self.offset, self._clock())
+            self._keep(connection, self._changed, self.offset, now)
+            snapshots.release(connection, self.offset, now)
         self._changed.clear()
+        self._restored.clear()
         resting = [run for run, fed in self._fed_at.items() if time.monotonic() - fed > REST_SECONDS]
         for run in resting:  # its snapshot holds all it knows; thousands of finished runs must not stay in memory
             del self._judges[run], self._fed_at[run]

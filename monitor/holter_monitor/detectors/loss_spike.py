@@ -79,17 +79,17 @@ class LossSpike:
             return None
         jump = self._grad_jump(step)
         reached, self.last = self.last, step.number
-        if step.number < reached or step.words & EXCUSES:
+        if step.number < reached or (step.words and step.words & EXCUSES):
             ended = self._begin_elsewhere(step, max(reached, step.number))
             if ended is not None:
                 return ended
-        if self.current is None and self.trail.wants(step.number) and self.level.knows(self.warmup_steps):
-            self.trail.keep(step.number, self.level.level)
         if not self.level.knows(self.warmup_steps):
             self.level.learn(height)
             return None
         if self.current is not None:
             return self._follow(self.current, step, height)
+        if self.trail.wants(step.number):
+            self.trail.keep(step.number, self.level.level)
         return self._watch(step, height, jump)
 
     def _begin_elsewhere(self, step: Step, reached: int) -> Finding | None:
@@ -143,12 +143,18 @@ class LossSpike:
             if score > self.front[1] and stands > self._least(self.rise):
                 self.fronts.append(Front(step.number, stands / sigma, self.level.level, tail, [height]))
             height = self.level.level + self.front[0] * sigma
-        self.held.append(height)
-        if not self.fronts:
+        if self.fronts:
+            self.held.append(height)
+        else:
+            self._learn(height)
+        return None
+
+    def _learn(self, height: float) -> None:
+        if self.held:
             for known in self.held:
                 self.level.learn(known)
             self.held = []
-        return None
+        self.level.learn(height)
 
     def _is_wake(self, front: Front) -> bool:
         count = len(front.heights) - 1
@@ -163,10 +169,10 @@ class LossSpike:
         if not self.grad.knows(self.warmup_steps):
             self.grad.learn(size)
             return None
-        level, tail = self.grad.level, self.grad.tail
-        jump = (size - level) / tail
-        self.grad.learn(min(size, level + 6.0 * tail))
-        return jump
+        level, (_, tail) = self.grad.level, self.grad.scales()
+        most = level + 6.0 * tail
+        self.grad.learn(size if size < most else most)
+        return (size - level) / tail
 
     def _start_over(self) -> None:
         self.level.relevel()

@@ -10,7 +10,7 @@ from holter.frame import Event
 
 from holter_monitor.findings import Finding, Severity
 from holter_monitor.reference import dtypes
-from holter_monitor.stream.steps import RunFacts, Step, Topology
+from holter_monitor.stream.steps import MAX_RANKS, RunFacts, Step, Topology
 
 BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
 KEPT = 512
@@ -36,7 +36,8 @@ class Precision:
     now: dict[str, str] = field(init=False, default_factory=dict)
     sizes: dict[str, int] = field(init=False, default_factory=dict)
     """Elements of each family, on the ranks that told."""
-    watched: list[int] = field(init=False, default_factory=list)
+    told: set[int] = field(init=False, default_factory=set)
+    """The ranks that have told their dtypes in this attempt: one of each group of replicas."""
     open: dict[str, Finding] = field(init=False, default_factory=dict)
     attempts: int = field(init=False, default=1)
     step: int = field(init=False, default=0)
@@ -50,15 +51,16 @@ class Precision:
 
     def hear(self, event: Event, topology: Topology) -> list[Finding] | None:
         rank, attrs = event.get("rank"), event.get("attrs") or {}
-        if event["event"] != "watch" or not isinstance(rank, int) or not isinstance(attrs.get("table"), dict):
+        if event["event"] != "watch" or not isinstance(attrs.get("table"), dict):
+            return None
+        if not isinstance(rank, int) or not 0 <= rank < MAX_RANKS:
             return None
         try:
             held = dtypes(attrs["table"])
         except ValueError:
             return None  # `Rounds` counts what is no layout
-        said = self._next_attempt() if rank in self.watched else []
-        if len(self.watched) < 4096:
-            self.watched.append(rank)
+        said = self._next_attempt() if rank in self.told else []
+        self.told.add(rank)
         for family, (dtype, elements) in held.items():
             if family in self.now or len(self.now) < KEPT:
                 self.now[family] = dtype
@@ -71,7 +73,7 @@ class Precision:
             replace(finding, detected_step=max(self.step, finding.onset_step), end_step=max(self.step, finding.onset_step))
             for finding in self.open.values()
         ]
-        self.before, self.now, self.sizes, self.watched, self.open = self.now, {}, {}, [], {}
+        self.before, self.now, self.sizes, self.told, self.open = self.now, {}, {}, set(), {}
         self.attempts += 1
         return over
 

@@ -72,6 +72,13 @@ def test_stages_that_tell_theirs_one_after_the_other_are_one_finding():
     assert len(first) == 1 and not second
 
 
+def test_any_rank_of_a_big_run_that_tells_again_begins_an_attempt():
+    detector = Precision()
+    for rank in (*range(5000), 4999):
+        detector.hear(watch("float32", rank=rank), Topology())
+    assert (detector.attempts, detector.told) == (2, {4999})
+
+
 @pytest.mark.parametrize("broken", [{"kinds": []}, {"tensors": [["a", 7]], "kinds": [], "fraction": 1, "model_axes": [], "sizes": {}}])
 def test_what_is_no_table_says_nothing(broken):
     event = watch("bfloat16")
