@@ -106,14 +106,15 @@ class RobustLevel:
         return sigma, tail if tail > sigma else sigma
 
     def learn(self, value: float) -> None:
-        ordered = self.levels.ordered
+        levels, strays = self.levels, self.strays
+        ordered = levels.ordered
         if ordered:
-            self.strays.push(value - ordered[len(ordered) // 2])
-        self.levels.push(value)
+            strays.push(value - ordered[len(ordered) // 2])
+        levels.push(value)
         self.count += 1
-        if self.count % 4 == 0 and self.strays.size < self.scale_size:
-            self.levels.size = min(self.level_size, max(8, self.count // 4))
-            self.strays.size = min(self.scale_size, max(32, self.count // 2))
+        if strays.size < self.scale_size and self.count % 4 == 0:
+            levels.size = min(self.level_size, max(8, self.count // 4))
+            strays.size = min(self.scale_size, max(32, self.count // 2))
 
     def relevel(self, height: float | None = None) -> None:
         """The series stands elsewhere now (where, if it is known); it strays as before."""
@@ -147,13 +148,14 @@ class Drift:
 
     def push(self, deviations: float) -> float:
         """The mean in units of its own spread (at least that of white noise), after taking `deviations` in."""
-        bounded = deviations if -self.bound <= deviations <= self.bound else max(-self.bound, min(self.bound, deviations))
-        self.mean += (bounded - self.mean) / self.memory
+        memory, bound = self.memory, self.bound
+        bounded = deviations if -bound <= deviations <= bound else max(-bound, min(bound, deviations))
+        self.mean = mean = self.mean + (bounded - self.mean) / memory
         self.seen += 1
-        if self.seen % self.memory == 0:
-            self.past.push(abs(self.mean))
+        if self.seen % memory == 0:
+            self.past.push(abs(mean))
             self.spread = self._spread()
-        return self.mean / (self.spread or self._spread())
+        return mean / (self.spread or self._spread())
 
     def _spread(self) -> float:
         white = 1.0 / sqrt(2 * self.memory - 1)

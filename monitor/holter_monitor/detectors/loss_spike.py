@@ -125,9 +125,10 @@ class LossSpike:
 
     def _watch(self, step: Step, height: float, jump: float | None) -> Finding | None:
         (sigma, tail), stands = self.level.scales(), height - self.level.level
-        drifts = max(self.short.push(stands / sigma), self.long.push(stands / sigma))
-        score = stands / tail
-        if stands > self._least(self.rise_alone):
+        sigmas, score = stands / sigma, stands / tail
+        short, long = self.short.push(sigmas), self.long.push(sigmas)
+        drifts = short if short > long else long
+        if stands > 0.0 and stands > self._least(self.rise_alone):
             together = jump is not None and min(score, jump) > self.joint_least and score + jump > self.joint
             threshold = self.threshold_alone if jump is not None and jump < 1.5 else self.threshold
             if score > threshold or together:
@@ -141,7 +142,7 @@ class LossSpike:
                     return self._begin(step, front.step, front.heights, is_plain=False)
         if stands > self.front[0] * sigma:
             if score > self.front[1] and stands > self._least(self.rise):
-                self.fronts.append(Front(step.number, stands / sigma, self.level.level, tail, [height]))
+                self.fronts.append(Front(step.number, sigmas, self.level.level, tail, [height]))
             height = self.level.level + self.front[0] * sigma
         if self.fronts:
             self.held.append(height)
