@@ -45,7 +45,7 @@ class LlmcOutput:
         def parse(line: str, found: re.Match[str]) -> Record | None:
             pairs = []
             for part in found[2].split("|"):
-                said = self._PART.match(part.strip())
+                said = self._PART.match(part.strip(" ()"))
                 if said is None:
                     raise ValueError(f"{part.strip()[:40]!r}; expected a name and a number")
                 name = said[1] or self._UNITS.get(said[3] or "", "")

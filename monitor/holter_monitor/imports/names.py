@@ -22,13 +22,14 @@ _ROLE_NAMES = {
 
 _ALIASES = {
     "loss": "loss train_loss training_loss lm_loss loss_train reduced_train_loss loss_metrics_global_avg_loss global_avg_loss trl ce_loss train_ce_loss "
-    "train_crossentropyloss train_lm_loss total_loss train_total_loss lm_loss_training step_loss loss_lm_loss",
+    "train_crossentropyloss train_lm_loss total_loss train_total_loss lm_loss_training step_loss loss_lm_loss loss_train_total",
     "grad_norm": "grad_norm gradient_norm gnorm global_grad_norm total_grad_norm train_grad_norm optim_total_grad_norm training_grad_norm norm "
     "train_gnorm l2_norm_grad_global gradnorm grdn",
     "lr": "lr learning_rate train_lr train_learning_rate optim_lr learning_rate_learning_rate",
-    "eval_loss": "eval_loss val_loss valid_loss validation_loss lm_loss_validation tel test_loss loss_val validation_metrics_loss",
+    "eval_loss": "eval_loss val_loss valid_loss validation_loss lm_loss_validation tel test_loss loss_val validation_metrics_loss loss_eval_total",
     "tokens_per_second": "tokens_per_second tokens_per_s tokens_per_sec tok_s tokens_s tps throughput throughput_tps train_tokens_per_second "
-    "tokens_per_sec_per_gpu tokens_per_second_per_gpu throughput_device_tokens_per_sec throughput_tokens_per_sec tok_per_sec tgs wps tok_sec tokens_s_device",
+    "tokens_per_sec_per_gpu tokens_per_second_per_gpu throughput_device_tokens_per_sec throughput_tokens_per_sec tok_per_sec tgs wps tok_sec tokens_s_device "
+    "tokens_sec throughput_device_tokens_per_second",
     "samples_per_second": "samples_per_second samples_per_s samples_per_sec train_samples_per_second examples_per_second images_per_second samples_sec",
     "step_time_seconds": "step_time_seconds step_time_s step_time iteration_time iter_time sec_per_step seconds_per_step step_duration "
     "step_seconds time_per_step time_per_iteration elapsed_time_per_iteration_s iter_time_s "
