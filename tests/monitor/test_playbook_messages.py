@@ -81,11 +81,13 @@ def show(notices: list[Notice]) -> str:
 
 
 def test_the_evicted_storage_is_one_throughput_message_with_time_lost_and_onset(messages: Any) -> None:
-    """S1: said by step 292 or a little later, with the share lost; not one message a stall."""
+    """S1: said by step 292 or a little later, with the share lost and what to look at; not one message a stall."""
     notices = messages(throughput("throughput_weka_drops", "Weka drops"))
     triggers = [notice for notice in notices if notice.transition == "trigger"]
     assert any(notice.kind.startswith("throughput") and 285 <= notice.onset_step <= 300 for notice in triggers), show(notices)
-    assert len(triggers) <= 4, show(notices)
+    assert len(triggers) == 1 and len({notice.subject for notice in notices}) == 1, show(notices)
+    assert triggers[0].detected_step <= 300 and "Do: look, in this order, at" in text(triggers[0])
+    assert "pin them or copy them to local disk; draining nodes will not help" in text(triggers[0])
     worst = max(notices, key=lambda notice: notice.cost_seconds or 0)
     assert worst.cost_seconds and "GPU-hours" in text(worst), show(notices)
 
@@ -131,10 +133,14 @@ def test_the_run_without_drops_is_told_to_nobody(messages: Any) -> None:
 
 
 def test_the_spike_that_did_not_recover_pages_with_a_rewind_point_before_its_precursor(messages: Any) -> None:
-    """S9: a warning at the precursor, a page at the divergence."""
+    """S9: a warning at the precursor, a page at the divergence, all in one thread and under one page."""
     notices = messages(loss("spike_loss", "Non recoverable spikes"))
     assert any(notice.severity == "critical" for notice in notices), show(notices)
     page = next(notice for notice in notices if notice.severity == "critical")
+    assert (notices[0].transition, notices[0].severity) == ("trigger", "warning") and len({notice.subject for notice in notices}) == 1, (
+        show(notices)
+    )
+    assert "Rewind: to before step 338, skip steps 338 to " in text(page) and notices[0].onset_step == 338
     assert page.evidence and page.evidence["rewind"]["before_step"] <= page.onset_step
 
 
