@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: docs setup demo demo-tp test soak lint bench serve clean help
+.PHONY: docs setup demo demo-tp test soak releases lint bench serve clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,6 +32,9 @@ test: setup ## the test suite (about ten minutes on two cores)
 
 soak: setup ## the full fault campaigns
 	$(BIN)/python -m pytest -n auto --timeout 3600 -m soak
+
+releases: setup ## the integrations on older releases of the frameworks, and on those that setup leaves out
+	$(BIN)/python -m pytest --timeout 3600 -m soak tests/integrations/test_releases.py
 
 lint: setup ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
