@@ -53,7 +53,7 @@ from holter_monitor.consumers.pipeline import Consumer, SampleWriter
 from holter_monitor.consumers.quarantine import Quarantine
 from holter_monitor.consumers.retention import sweep
 from holter_monitor.errors import DataDirectoryInUse, SettingsError
-from holter_monitor.gauges import Content, Flow
+from holter_monitor.gauges import Content, Flow, Health
 from holter_monitor.ingest import Committer
 from holter_monitor.meters import Meters
 from holter_monitor.room import Room
@@ -199,7 +199,7 @@ def assemble(settings: Settings) -> Parts:
         consumers=consumers,
         janitor=janitor,
     )
-    meters.ask((Flow(parts), Content(parts)))
+    meters.ask((Flow(parts), Health(parts), Content(parts)))
     return parts
 
 

@@ -12,6 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from holter_monitor.api.health import check
 from holter_monitor.api.parts import Parts
 from holter_monitor.errors import Unavailable
 from holter_monitor.store.salvage import DAMAGED
@@ -53,6 +54,19 @@ class Flow(Collector):
         yield sizes
         yield gauge("holter_damaged_files", "Set aside at a start, or by `holter salvage`; still there.", damaged(data))
         yield gauge("holter_disk_free_bytes", "Of the folder that holds the stores.", shutil.disk_usage(data).free)
+
+
+class Health(Collector):
+    """What `/readyz` says, for who pages by metrics."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("holter_part_ok", "1 for each part that can do its work, as /readyz says.", labels=["part"])
+        for part, state in check(self._parts).items():
+            family.add_metric([part], state == "ok")
+        yield family
 
 
 def damaged(data: Path) -> int:

@@ -37,7 +37,21 @@ class Meters:
             registry=registry,
         )
         self.left_out = Counter("holter_points_left_out", "Points that the collector left out, by reason.", ["reason"], registry=registry)
+        self._begin_at_nought()
         self.findings = Counter("holter_findings", "Findings by kind.", ["kind"], registry=registry)
+
+    def _begin_at_nought(self) -> None:
+        """What alerts watch for: a series that comes into being with its first event shows Prometheus no increase."""
+        for counter, outcomes in (
+            (self.frames, ("refused", "rejected", "unreadable")),
+            (self.commits, ("true", "false")),
+            (self.refused, ("token",)),
+            (self.failures, ("samples", "detection")),
+            (self.refused_records, ("frame", "summary", "finding")),
+            (self.left_out, ("metric_overflow",)),
+        ):
+            for outcome in outcomes:
+                counter.labels(outcome)
 
     def ask(self, collectors: Iterable[Collector]) -> None:
         for collector in collectors:

@@ -36,6 +36,7 @@ def test_a_log_that_was_removed_takes_nothing(tmp_path):
         assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
         assert "was removed or replaced" in answer.json()["remedy"]
         assert "was removed or replaced" in state(served, "ingest")
+        assert 'holter_part_ok{part="ingest"} 0.0' in served.http.get("/metrics").text
         shutil.move(moved, served.data / "frames.sqlite")
         assert [served.send(frame(run, seq)).status_code for seq in (1, 2)] == [200, 200]
         served.until(lambda: served.get(f"runs/{run}/series", metric="loss")["step"] == [0, 1, 2])
