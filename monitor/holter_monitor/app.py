@@ -156,6 +156,7 @@ class LockedDirectory:
 def assemble(settings: Settings) -> Parts:
     """Open the stores and put the parts together."""
     control = open_control(settings.control_url)
+    control.claim()
     log = SqliteFrameLog(settings.data / "frames.sqlite")
     samples = DuckDbStore(settings.data / "samples.duckdb", metrics_per_run=settings.limits.metrics_per_run)
     meters, broadcast = Meters(), Broadcast()

@@ -3,6 +3,7 @@
     MonitorError
     ├── SettingsError         a setting cannot be used
     ├── DataDirectoryInUse    another collector holds the data directory
+    ├── ControlStoreInUse     another collector uses the control store
     ├── Unavailable           a store cannot take it now: keep it and come back (503)
     │   └── DiskFull          there is no room left (507)
     ├── Problem               a request cannot be served; becomes an RFC 9457 problem document
@@ -26,6 +27,10 @@ class SettingsError(MonitorError):
 
 class DataDirectoryInUse(MonitorError):
     """Another collector holds the data directory; two writers would each believe that they own the log."""
+
+
+class ControlStoreInUse(MonitorError):
+    """Another collector uses the control store; their offsets would undo each other."""
 
 
 class Unavailable(MonitorError):

@@ -20,11 +20,16 @@ from holter.frame import finite
 from holter_monitor.errors import DiskFull, SettingsError, Unavailable
 from holter_monitor.store import salvage
 from holter_monitor.store.hangs import STATEMENT_SECONDS, Hangs
+from holter_monitor.store.ownership import LOCK, FileOwnership, Ownership, SessionOwnership
 from holter_monitor.store.presence import Presence
 
 BUSY_SECONDS = 5.0
 PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 15_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 """A server whose machine is gone is given up after some 25 s; the kernel alone would wait for two hours."""
+SESSION: dict[str, Any] = {
+    **PATIENCE,
+    "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout=5000 -c synchronous_commit=on",
+}
 MIGRATIONS = Path(__file__).with_name("migrations")
 FULL = ("disk is full", "No space left", "disk full")
 
@@ -34,6 +39,8 @@ class Control:
 
     def __init__(self, engine: sa.Engine, file: Path | None = None) -> None:
         self.engine = engine
+        self._file = file
+        self._ownership: Ownership | None = None
         self._presence = Presence(*([file] if file else []))
         self._hangs = Hangs(engine) if engine.dialect.name == "postgresql" else None
 
@@ -47,6 +54,8 @@ class Control:
     def write(self) -> Iterator[sa.Connection]:
         """Commits at the end of the block, or nothing. Raises `Unavailable` or `DiskFull`."""
         self._presence.check()
+        if lost := self._lost():
+            raise Unavailable(lost, retry_after=30)
         with _refusals(), self.engine.execution_options(holter_write=True).begin() as connection:
             yield connection
 
@@ -57,9 +66,22 @@ class Control:
                 connection.execute(sa.text("SELECT 1"))
         except Unavailable as error:
             return str(error)
-        return self._presence.problem()
+        return self._presence.problem() or self._lost()
+
+    def _lost(self) -> str | None:
+        return self._ownership.problem() if self._ownership else None
+
+    def claim(self) -> None:
+        """For the life of this collector. Raises `ControlStoreInUse` if another has it."""
+        with _refusals():
+            if self._file is not None:
+                self._ownership = FileOwnership(self._file)
+            elif self.engine.dialect.name == "postgresql":
+                self._ownership = SessionOwnership(self.engine.url, SESSION)
 
     def close(self) -> None:
+        if self._ownership:
+            self._ownership.release()
         if self._hangs:
             self._hangs.close()
         self.engine.dispose()
@@ -119,10 +141,7 @@ def _engine(url: sa.URL) -> sa.Engine:
             pool_size=8,
             max_overflow=4,
             pool_timeout=BUSY_SECONDS,
-            connect_args={
-                **PATIENCE,
-                "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout=5000 -c synchronous_commit=on",
-            },
+            connect_args=SESSION,
         )
     raise SettingsError(f"--db: {backend} is not supported; use sqlite or postgresql")
 
@@ -149,14 +168,23 @@ def upgrade(engine: sa.Engine, file: Path | None) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     head = ScriptDirectory.from_config(config).get_current_head()
     with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+        current = _version(connection)
     if current == head:
         return
     if current is not None and file is not None:
         backup(file, file.with_name(f"{file.name}.{current}.{int(time.time())}.backup"))
     with engine.execution_options(holter_write=True).begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if connection.dialect.name == "postgresql":  # one at a time, and as long as it takes
+            connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+            connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK + 1)))
+        if _version(connection) != head:  # another collector was faster
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _version(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def backup(source: Path, target: Path) -> None:
