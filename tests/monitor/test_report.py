@@ -5,6 +5,7 @@ import json
 import pytest
 from collector import frame
 from holter.cli import main
+from holter_monitor.report.sparks import spark
 
 T0 = 1_700_000_000
 
@@ -47,9 +48,12 @@ def test_markdown_says_where_the_time_went(served, twice, capsys):
     said = capsys.readouterr().out
     assert "Goodput **" in said
     assert "| down between attempts | 10.0 min |" in said
-    table = said[said.index("| where") : said.index("Attempts:")].strip().splitlines()
+    table = said[said.index("| where") : said.index("```text")].strip().splitlines()
     assert all(line.startswith("|") for line in table), "an empty line ends a table in Markdown"
     assert "| steps done again after a restart | 20 s |" in said
+    assert "lost: " in said and "GPU-hours" in said
+    assert "| 1 | lost | 10.0 min | 0 s | 20 s | 10.3 min, 0.344 GPU-hours, 3.44 |" in said, "what the failure cost"
+    assert "step time seconds" in said and "steps 0 to 119: 2 to 6, now 2" in said
     # Ten minutes of two GPUs at 10 an hour.
     assert "3.33 |" in said
 
@@ -62,6 +66,7 @@ def test_the_page_is_whole_and_escapes_what_users_named(served, twice, tmp_path,
     assert "<b>twice" not in text
     assert "<svg" in text
     assert "script" not in text
+    assert "What each failure cost" in text
 
 
 def test_json_is_for_programs(served, twice, capsys):
@@ -74,3 +79,13 @@ def test_json_is_for_programs(served, twice, capsys):
 def test_a_run_that_is_not_there_is_said(served, capsys):
     assert main(["report", "nobody", "--url", served.url]) == 2
     assert "nobody" in capsys.readouterr().err
+
+
+def test_a_series_as_one_line_shows_the_stall_the_gap_and_the_nan():
+    points = [(step, 1.0) for step in range(640) if not 100 <= step < 120]
+    points[300:301] = [(320, 9.0)]
+    line, marks, span = spark([*points, (640, float("nan"))], [320])
+    assert len(line) == 64 and line[31] == "█" and line[-1] == "×" and set(line[:9]) == {"▁"} and " " in line[9:12]
+    assert marks.index("^") == 31
+    assert span == "steps 0 to 640: 1 to 9, now nan"
+    assert spark([(1, float("nan"))]) == [] and spark([(1, 2.0)]) == ["▁", "steps 1 to 1: 2 to 2, now 2"]

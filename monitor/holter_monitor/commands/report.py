@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", type=_moment, default="7d", metavar="WHEN", help="of --fleet: 24h, 7d, 4w, or RFC 3339 (default: 7d)")
     parser.add_argument("--until", type=_moment, metavar="WHEN", help="of --fleet: the same (default: now)")
     parser.add_argument("--project", help="of --fleet: the runs of one project")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as one page with plots instead")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as one page instead")
     parser.add_argument("--gpu-hour-price", type=_price, metavar="PRICE", help="price the lost time")
 
 
@@ -32,11 +32,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _report(client: Client, arguments: argparse.Namespace) -> int:
-    found = account.read(client, arguments.run, gpu_hour_price=arguments.gpu_hour_price, with_series=arguments.html is not None)
+    found = account.read(client, arguments.run, gpu_hour_price=arguments.gpu_hour_price, with_series=not arguments.json)
     if arguments.html is not None:
         return _write(arguments.html, run_page.html(found))
     if arguments.json:
-        facts = {"run": found.run, "goodput": found.goodput, "attempts": found.attempts, "incidents": found.incidents}
+        facts = {
+            "run": found.run,
+            "goodput": found.goodput,
+            "attempts": found.attempts,
+            "incidents": found.incidents,
+            "checkpoints": found.checkpoints,
+        }
         print(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
         print(run_page.markdown(found))

@@ -33,6 +33,8 @@ class Account:
     """As `GET /runs/{id}/goodput` answers."""
     incidents: Sequence[Row]
     """Oldest onset first."""
+    checkpoints: Row = field(default_factory=dict)
+    """As `GET /runs/{id}/checkpoints` answers."""
     series: Sequence[Series] = field(default=())
     gpu_hour_price: float | None = None
     """In whatever currency the reader thinks."""
@@ -41,11 +43,21 @@ class Account:
         """Wall seconds of the whole run in hours of one rank's GPU."""
         return float(seconds * self.run["world_size"] / 3600)
 
-    def parts(self) -> list[tuple[str, float, float]]:
-        """(what, seconds, share of the wall time), the parts that are there, in a fixed order."""
+    def parts(self) -> list[tuple[str, str, float, float]]:
+        """(cause, what, seconds, share of the wall time), the parts that are there, in a fixed order."""
         wall = self.goodput["wall_seconds"] or 0.0
-        found = [(name, float(self.goodput[f"{cause}_seconds"] or 0.0)) for cause, name in PARTS.items()]
-        return [(name, seconds, seconds / wall if wall else 0.0) for name, seconds in found if seconds > 0]
+        found = [(cause, name, float(self.goodput[f"{cause}_seconds"] or 0.0)) for cause, name in PARTS.items()]
+        return [(cause, name, seconds, seconds / wall if wall else 0.0) for cause, name, seconds in found if seconds > 0]
+
+    @property
+    def lost_seconds(self) -> float:
+        return max(0.0, (self.goodput["wall_seconds"] or 0.0) - (self.goodput["productive_seconds"] or 0.0))
+
+    def told(self) -> list[tuple[Row, list[Row]]]:
+        """The incidents that are nobody's symptom, oldest first, each with its symptoms."""
+        known = {incident["id"] for incident in self.incidents}
+        roots = [incident for incident in self.incidents if incident.get("parent") not in known]
+        return [(root, [each for each in self.incidents if each.get("parent") == root["id"]]) for root in roots]
 
 
 def read(client: Client, word: str, *, gpu_hour_price: float | None = None, with_series: bool = False) -> Account:
@@ -57,6 +69,7 @@ def read(client: Client, word: str, *, gpu_hour_price: float | None = None, with
         attempts=sorted(client.attempts(run["id"]), key=lambda attempt: int(attempt["number"])),
         goodput=client.goodput(run["id"]),
         incidents=sorted(client.incidents(run=run["id"]), key=lambda incident: int(incident["onset_step"])),
+        checkpoints=client.checkpoints(run["id"]),
         series=[client.series(run["id"], metric, max_points=1_500) for metric in SHOWN if metric in known],
         gpu_hour_price=gpu_hour_price,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from holter_monitor.report.account import PARTS, Row
 from holter_monitor.report.run_page import flat, template
-from holter_monitor.report.words import duration
+from holter_monitor.report.words import duration, moment
 
 MAX_ROWS = 50
 
@@ -23,8 +23,8 @@ def _words(fleet: Row, price: float | None) -> dict[str, Any]:
     hours = fleet["gpu_hours"]
     wall = hours["wall"]
     return {
-        "since": fleet["since"],
-        "until": fleet["until"],
+        "since": moment(fleet["since"]),
+        "until": moment(fleet["until"]),
         "runs": fleet["runs"],
         "goodput": _percent(fleet["goodput"]),
         "wall": _hours(wall),

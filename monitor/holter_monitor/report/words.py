@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 from holter_monitor.offline.episodes import Trouble
 from holter_monitor.offline.scan import Scanned
 
@@ -14,6 +16,11 @@ def duration(seconds: float) -> str:
         if seconds >= 1.5 * width:
             return f"{seconds / width:.1f} {unit}"
     return f"{seconds:.3g} s"
+
+
+def moment(text: str) -> str:
+    """RFC 3339 as people write it: `2026-11-25 16:00:00 UTC`."""
+    return f"{datetime.fromisoformat(text.replace('Z', '+00:00')).astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def number(value: float) -> str:
