@@ -142,6 +142,23 @@ def test_a_disk_that_stays_full_costs_the_least_important_and_counts_it(tmp_path
     assert len(kept) + spool.take_dropped()["spool_unwritable"] == 60
 
 
+def test_a_disk_that_is_asked_again_and_again_leaves_no_file_each_time(tmp_path, monkeypatch):
+    def check_room(folder):
+        if folder.name == "disk":
+            refuse()
+
+    monkeypatch.setattr(segments_module, "check_room", check_room)
+    spool = Spool(folder=tmp_path / "disk", overflow=tmp_path / "over", memory_bytes=80_000)
+    for _ in range(100):
+        spool.append(Class.POINTS, b"x" * 100, rows=1)
+        spool._avoids_disk_until = 0.0
+        spool.sync()
+        assert spool._file is None, "the disk would not be asked"
+    assert len(list((tmp_path / "over").glob("*.seg"))) <= 2 and not list((tmp_path / "disk").glob("*.seg"))
+    spool = Spool(folder=tmp_path / "disk", overflow=tmp_path / "over")
+    assert [record.number for record in drain(spool)] == list(range(100))
+
+
 @pytest.mark.soak
 def test_a_large_spool_is_opened_without_reading_it(tmp_path):
     """Case 30, with 256 MiB, the cap: memory and time of the first frame do not grow with it."""

@@ -61,6 +61,9 @@ class Segments:
             raise
         return descriptor
 
+    def reopen(self, first: int) -> int:
+        return os.open(self._path(first), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
     def read(self, first: int) -> list[Record]:
         try:
             return list(scan(self._path(first).read_bytes()))

@@ -95,7 +95,7 @@ class Spool:
 
     def _write_one(self, record: Record) -> None:
         if self._file is None or self._file_bytes + record.size > self._largest(self._segments[-1][0]):
-            self._open_segment(record.number)
+            self._open_segment(record)
         assert self._file is not None
         data = pack(record)
         written = os.write(self._file, data)
@@ -113,12 +113,18 @@ class Spool:
     def _largest(self, first: int) -> int:
         return min(self.segment_bytes, self.memory_bytes // 8) if self._files.is_over(first) else self.segment_bytes
 
-    def _open_segment(self, number: int) -> None:
+    def _open_segment(self, record: Record) -> None:
         self._close_segment()
         is_over = self.overflow is not None and time.monotonic() < self._avoids_disk_until
-        self._file = self._files.create(number, over=is_over)
-        self._file_bytes = 0
-        self._segments.append((number, 0))
+        last, size = self._segments[-1] if self._segments else (-1, 0)
+        if is_over and self._files.is_over(last) and size + record.size <= self._largest(last):
+            # The disk was asked in between and took nothing: a segment for each time would be a thousand in an hour.
+            self._file = self._files.reopen(last)
+            self._file_bytes = os.fstat(self._file).st_size
+        else:
+            self._file = self._files.create(record.number, over=is_over)
+            self._file_bytes = 0
+            self._segments.append((record.number, 0))
 
     def _close_segment(self) -> None:
         if self._file is not None:
