@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import holter
-from holter import batch_hash
+from holter.integrations.naming import BatchNames
 
 if TYPE_CHECKING:
     Callback = object
@@ -40,7 +40,7 @@ class HolterCallback(Callback):
         self._idle_since = 0.0
         self._values: dict[str, Any] = {}
         self._recorded = -1
-        self._names_batches = True
+        self._names = BatchNames()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.run = holter.init(**self._settings)
@@ -53,17 +53,8 @@ class HolterCallback(Callback):
         self._values["data_wait_seconds"] = self._values.get("data_wait_seconds", 0.0) + time.monotonic() - self._idle_since
         if self._tokens_of is not None:
             self._values["tokens"] = self._values.get("tokens", 0) + self._tokens_of(batch)
-        if self._names_batches and trainer.global_rank == 0:
-            self._name(batch)
-
-    def _name(self, batch: Any) -> None:
-        """The step's batch, or the sum of those that are accumulated: a resume that repeats or skips data is seen by it."""
-        try:
-            tensor = _first_tensor(batch)
-            if tensor is not None:
-                self._values["batch_hash"] = self._values.get("batch_hash", 0.0) + batch_hash.of_tensor(tensor)
-        except (RuntimeError, TypeError):  # a layout that has no values to take
-            self._names_batches = False
+        if trainer.global_rank == 0 and (tensor := _first_tensor(batch)) is not None:
+            self._names.add(tensor, self._values)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         self._values["lr"] = optimizer.param_groups[0]["lr"]

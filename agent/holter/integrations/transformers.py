@@ -21,7 +21,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 import holter
-from holter import batch_hash
+from holter.integrations.naming import BatchNames
 
 _log = logging.getLogger("holter")
 _CONFIG = (
@@ -63,6 +63,7 @@ class HolterCallback(TrainerCallback):
         self._settings = {"project": project, "name": name, **settings}
         self._idle_since: float | None = None
         self._values: dict[str, Any] = {}
+        self._names = BatchNames()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         settings = dict(self._settings)
@@ -119,12 +120,8 @@ class HolterCallback(TrainerCallback):
         ids = inputs.get("input_ids") if hasattr(inputs, "get") else None
         if ids is not None and hasattr(ids, "numel"):
             self._values["tokens"] = self._values.get("tokens", 0) + ids.numel()
-            self._name(ids)
-
-    def _name(self, ids: Any) -> None:
-        """The step's batch, or the sum of those that are accumulated: a resume that repeats or skips data is seen by it."""
-        if self.run is not None and self.run.rank == 0:
-            self._values["batch_hash"] = self._values.get("batch_hash", 0.0) + batch_hash.of_tensor(ids)
+            if self.run is not None and self.run.rank == 0:
+                self._names.add(ids, self._values)
 
     def heard_norm(self, norm: Any) -> None:
         self._values["grad_norm"] = norm.detach() if hasattr(norm, "detach") else norm
