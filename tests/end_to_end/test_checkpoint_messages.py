@@ -146,6 +146,21 @@ def test_a_place_that_cannot_be_looked_at_is_said_and_is_no_deletion(life):
     assert any("checkpoint_lost" in text for text in watched.said), "and when it can be, they are gone"
 
 
+def test_a_look_that_hangs_is_said_and_an_agent_that_was_killed_is_not_where_nobody_watches(life, tmp_path_factory):
+    watched = life()
+    watched.run(0.2)
+    watched.messages.hear("sampler_off", sampler="checkpoints", reason="no answer in 30 s")
+    for _ in range(10):
+        watched.messages.step(60.0, loss=2.0)
+    (said,) = watched.said
+    assert "cannot be looked at for" in said and "no answer in 30 s" in said
+    nobody = Messages(tmp_path_factory.mktemp("nobody"))
+    nobody.hear("sampler_off", sampler="checkpoints", reason="the agent died inside it")
+    for _ in range(10):
+        nobody.step(60.0, loss=2.0)
+    assert nobody.shown == []
+
+
 def test_a_checkpoint_that_will_not_fit_is_said_before_it_is_written(life, monkeypatch):
     watched = life()
     free = [10_000]

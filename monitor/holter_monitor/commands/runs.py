@@ -43,7 +43,9 @@ def _all(client: Client, arguments: argparse.Namespace) -> int:
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("run", "state", "last step", "ranks", "active"):
-        table.add_column(column, justify="right" if column in ("last step", "ranks") else "left", no_wrap=column == "run", overflow="fold")
+        table.add_column(
+            column, justify="right" if column in ("last step", "ranks") else "left", no_wrap=column in ("run", "state"), overflow="fold"
+        )
     table.add_column("id", no_wrap=True, min_width=32)  # what the next command needs is never cut
     for each in found:
         state = f"[{COLOURS.get(each['state'], 'default')}]{each['state']}[/]"

@@ -29,8 +29,10 @@ class CheckpointSight:
         told, attrs = news(event), event.get("attrs") or {}
         if told is not None:
             self.folder = told.folder
-        if event["event"] == "sampler_off" and attrs.get("sampler") == "checkpoints":
-            self._blind(str(attrs.get("reason") or "")[:300], float(event.get("time_ns") or 0) / 1e9)
+        reason = str(attrs.get("reason") or "")[:300]
+        if event["event"] == "sampler_off" and attrs.get("sampler") == "checkpoints" and (self.folder or "agent died" not in reason):
+            # An agent that was killed leaves every sampler's fuse in doubt, also where nobody named a place.
+            self._blind(reason, float(event.get("time_ns") or 0) / 1e9)
         elif told is not None and told.problem:
             self._blind(told.problem, told.time)
         elif told is not None and self.since is not None:

@@ -10,6 +10,8 @@ from holter_monitor.client import Client, Series
 
 Row = dict[str, Any]
 SHOWN = ("loss", "grad_norm", "tokens_per_second", "step_time_seconds", "data_wait_seconds")
+LEAST = 0.0005
+"""Share of the wall time below which a part is 0.0 %."""
 PARTS = {
     "productive": "effective training time",
     "startup": "starting up",
@@ -44,10 +46,10 @@ class Account:
         return float(seconds * self.run["world_size"] / 3600)
 
     def parts(self) -> list[tuple[str, str, float, float]]:
-        """(cause, what, seconds, share of the wall time), the parts that are there, in a fixed order."""
+        """(cause, what, seconds, share of the wall time), the parts that round to more than nothing, in a fixed order."""
         wall = self.goodput["wall_seconds"] or 0.0
         found = [(cause, name, float(self.goodput[f"{cause}_seconds"] or 0.0)) for cause, name in PARTS.items()]
-        return [(cause, name, seconds, seconds / wall if wall else 0.0) for cause, name, seconds in found if seconds > 0]
+        return [(cause, name, seconds, seconds / wall if wall else 0.0) for cause, name, seconds in found if seconds > LEAST * wall]
 
     @property
     def lost_seconds(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from holter_monitor.report.account import PARTS, Row
+from holter_monitor.report.account import LEAST, PARTS, Row
 from holter_monitor.report.run_page import flat, template
 from holter_monitor.report.words import duration, moment
 
@@ -39,7 +39,7 @@ def _words(fleet: Row, price: float | None) -> dict[str, Any]:
                 _money(hours[cause], price),
             )
             for cause, name in PARTS.items()
-            if hours[cause] > 0
+            if hours[cause] > LEAST * wall
         ],
         "failures": fleet["failures"],
         "between": _duration(fleet["seconds_between_failures"]),
