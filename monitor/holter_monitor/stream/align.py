@@ -78,7 +78,8 @@ class StepAligner:
         """Takes a frame in; gives the steps that can now be closed, oldest first."""
         if frame.rows:
             rows, in_order = Rows.of([(frame, received)]), frame.seq > self.newest_seq.get(_stream(frame), -1)
-            self.samples += rows.samples(self.attempt)[0]
+            if (rows.rank == NODE_RANK).any():
+                self.samples += rows.samples(self.attempt, rows.block({name: place for place, name in enumerate(frame.metrics)}))[0]
             self._note(rows.frames)
             good = self._admit(frame, rows)
             if good.any():
@@ -106,7 +107,7 @@ class StepAligner:
             placed = self._place(rows, rows.rank >= 0, True)
         self._note(rows.frames)
         self._take(placed)
-        return rows.samples(self.attempt)
+        return rows.samples(self.attempt, placed.block)
 
     def take_samples(self) -> list[Sample]:
         samples, self.samples = self.samples, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -68,17 +69,18 @@ class Rows:
                 cells = np.ix_(mine, rows)
                 values[cells], present[cells] = _read([self.frames[index] for index in of], [names[index] for index in mine.tolist()])
         sampled = np.array([name.startswith(SAMPLED) for name in names], np.bool_)
-        return Block(np.array([places[name] for name in names], np.int64), sampled, values, present)
+        return Block(names, np.array([places[name] for name in names], np.int64), sampled, values, present)
 
-    def samples(self, attempt: str) -> list[list[Sample]]:
-        """What each frame says of its host."""
+    def samples(self, attempt: str, block: Block) -> list[list[Sample]]:
+        """What each frame says of its host; `block` holds all metrics of these rows."""
         found: list[list[Sample]] = [[] for _ in self.frames]
-        for row in np.flatnonzero(self.rank == NODE_RANK).tolist():
+        hosts = np.flatnonzero(self.rank == NODE_RANK)
+        values, present = block.values[:, hosts].T.tolist(), block.present[:, hosts].T.tolist()
+        for row, numbers, is_there in zip(hosts.tolist(), values, present, strict=True):
             at = self.frame_at(row)
-            frame, own = self.frames[at], row - int(self.starts[at])
-            logged = {name: column for name, column in frame.metrics.items() if column.present is None or column.present[own]}
-            values = {name: float(column.values[own]) for name, column in logged.items()}
-            found[at].append(Sample(frame.node, attempt, int(self.step[row]), int(self.time_ns[row]) / 1e9, values))
+            frame, logged = self.frames[at], dict(itertools.compress(zip(block.names, numbers, strict=True), is_there))
+            told = {name: logged[name] for name in frame.metrics if name in logged}
+            found[at].append(Sample(frame.node, attempt, int(self.step[row]), int(self.time_ns[row]) / 1e9, told))
         return found
 
 
@@ -86,6 +88,7 @@ class Rows:
 class Block:
     """Values of rows: `values` and `present` are (metrics, rows), `places` the metrics' rows in the matrices."""
 
+    names: list[str]
     places: Keys
     sampled: Mask
     """The metrics that a sampler took."""
@@ -101,10 +104,9 @@ class Block:
 
     def of_samplers(self) -> Block:
         which = self.sampled
-        return Block(self.places[which], which[which], self.values[which], self.present[which])
-
-    def first(self, rows: int) -> Block:
-        return Block(self.places, self.sampled, self.values[:, :rows], self.present[:, :rows])
+        return Block(
+            list(itertools.compress(self.names, which.tolist())), self.places[which], which[which], self.values[which], self.present[which]
+        )
 
     def write(self, matrix: Values, present: Mask, chosen: NDArray[np.intp], ranks: Keys) -> None:
         """The rows `chosen`, of `ranks`, in order, so that the newest value of a cell counts; what a row did not log stays as it was."""
