@@ -116,6 +116,31 @@ def test_records_of_a_life(control, run):
         assert records.committed(connection) == 2
 
 
+def test_steps_that_come_late_stay_under_their_attempt(control, run):
+    """A restart rewinds, and then the last frames of the attempt before it arrive: the run stands where its newest attempt does."""
+    record = records.Records()
+    for batch in ([entry(1, run, step=400)], [entry(2, run, step=250, attempt="a2")], [entry(3, run, step=410), entry(4, run, step=390)]):
+        with control.write() as connection:
+            record.apply(connection, batch)
+    with control.read() as connection:
+        spans = {attempt["attempt"]: (attempt["first_step"], attempt["last_step"]) for attempt in runs.attempts_of(connection, run)}
+        assert spans == {"a1": (390, 410), "a2": (250, 250)}
+        assert runs.one(connection, run)["last_step"] == 250
+
+
+def test_an_end_that_is_heard_late_does_not_end_the_attempt_after_it(control, run):
+    lost = [{"event": "rank_lost", "rank": 0, "step": 400, "time_ns": 9, "attrs": {}}]
+    record = records.Records()
+    with control.write() as connection:
+        record.apply(connection, [entry(1, run, step=400), entry(2, run, step=250, attempt="a2")])
+    with control.write() as connection:
+        assert record.apply(connection, [entry(3, run, events=lost)]) == set()
+        assert [attempt["state"] for attempt in runs.attempts_of(connection, run)] == ["lost", "running"]
+        assert runs.one(connection, run)["state"] == "running"
+        assert record.apply(connection, [entry(4, run, events=lost, attempt="a2")]) == {run}
+        assert runs.one(connection, run)["state"] == "failed"
+
+
 def test_what_frames_declare_lost_is_summed(control, run):
     """Each frame tells what was lost since the one before; a frame that declares nothing takes nothing back."""
     record = records.Records()

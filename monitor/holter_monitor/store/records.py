@@ -137,10 +137,9 @@ class Records:
             known = self._attempts[run, attempt]
             here = sa.and_(attempts.c.run == run, attempts.c.attempt == attempt)
             connection.execute(attempts.update().where(here).values(first_step=known.first_step, last_step=known.last_step))
-            values: dict[str, Any] = {"updated_at": received}
+            connection.execute(runs.update().where(runs.c.id == run).values(updated_at=received))
             if known.last_step is not None:
-                values["last_step"] = known.last_step
-            connection.execute(runs.update().where(runs.c.id == run).values(**values))
+                connection.execute(runs.update().where(_newest(run, attempt)).values(last_step=known.last_step))
             connection.execute(runs.update().where(runs.c.id == run, runs.c.state.in_(("waiting", "silent"))).values(state="running"))
 
     def _write_events(self, connection: sa.Connection, entries: Sequence[Entry]) -> set[str]:
@@ -189,12 +188,12 @@ def _lifecycle(connection: sa.Connection, run: str, attempt: str, events: Sequen
         mesh = dict(mesh) | dict(_places(started))
         world_size = max([world_size, len(mesh), *(_whole(event["attrs"].get("world_size"), 2**31) or 1 for event in started)])
         connection.execute(attempts.update().where(here).values(mesh=mesh, world_size=world_size, state="running", ended_at=None))
-        connection.execute(runs.update().where(runs.c.id == run).values(state="running", world_size=world_size))
+        connection.execute(runs.update().where(_newest(run, attempt)).values(state="running", world_size=world_size))
     ended = next((event for event in events if event["event"] in ENDS), None)
     if ended is not None:
-        return _end(connection, run, here, state=ENDS[ended["event"]], at=ended["at"])
+        return _end(connection, run, attempt, state=ENDS[ended["event"]], at=ended["at"])
     if any(event["event"] == "rank_finished" for event in events) and _all_finished(connection, run, attempt):
-        return _end(connection, run, here, state="finished", at=max(event["at"] for event in events))
+        return _end(connection, run, attempt, state="finished", at=max(event["at"] for event in events))
     return False
 
 
@@ -214,13 +213,21 @@ def _all_finished(connection: sa.Connection, run: str, attempt: str) -> bool:
     return int(finished) >= int(size)
 
 
-def _end(connection: sa.Connection, run: str, here: sa.ColumnElement[bool], *, state: str, at: float) -> bool:
-    changed = connection.execute(attempts.update().where(here, attempts.c.state == "running").values(state=state, ended_at=at)).rowcount
-    if changed:
-        # What it was advised it has heeded, or come to its end without: the next attempt must not stop at it again.
-        spent: dict[str, Any] = {"advice": {}} if state == "finished" else {}
-        connection.execute(runs.update().where(runs.c.id == run).values(state="finished" if state == "finished" else "failed", **spent))
-    return changed > 0
+def _end(connection: sa.Connection, run: str, attempt: str, *, state: str, at: float) -> bool:
+    """Whether the run ended by it: that of an older attempt is heard late, and the run goes on."""
+    here = sa.and_(attempts.c.run == run, attempts.c.attempt == attempt, attempts.c.state == "running")
+    if not connection.execute(attempts.update().where(here).values(state=state, ended_at=at)).rowcount:
+        return False
+    # What it was advised it has heeded, or come to its end without: the next attempt must not stop at it again.
+    spent: dict[str, Any] = {"advice": {}} if state == "finished" else {}
+    ended = runs.update().where(_newest(run, attempt)).values(state="finished" if state == "finished" else "failed", **spent)
+    return connection.execute(ended).rowcount > 0
+
+
+def _newest(run: str, attempt: str) -> sa.ColumnElement[bool]:
+    """The run, if this is its newest attempt."""
+    newest = sa.select(attempts.c.attempt).where(attempts.c.run == run).order_by(attempts.c.number.desc()).limit(1).scalar_subquery()
+    return sa.and_(runs.c.id == run, newest == attempt)
 
 
 def silence(connection: sa.Connection, now: float) -> None:
