@@ -58,6 +58,7 @@ def test_a_checkpoint_that_grows_is_being_written_then_whole(watch):
     for size in (10, 20, 30):
         (place / "model.pt").write_bytes(bytes(size))
         assert not watch.look(times=1) and watch.states() == {"step_10": "writing"}
+    assert watch.told["items"][0][2] == 10, "that it grows is no news"
     assert not watch.look() and watch.states() == {"step_10": "complete"}
 
 

@@ -99,12 +99,20 @@ class Checkpoints:
             self.watches[plan] = Watch(plan, Folder(open_shelf(plan.folder), plan.complete, self.patience_seconds))
         watch = self.watches[plan]
         about = watch.look(self.clock())
-        # The words of a store's refusal may carry a request's number: that it refuses is the news.
-        changing = {key: bool(value) if key.endswith("problem") else value for key, value in about.items() if key != "free"}
+        changing = _news(about)
         if changing == watch.told:
             return None
         watch.told = changing
         return about
+
+
+def _news(about: dict[str, Any]) -> dict[str, Any]:
+    """What of it is worth telling again. The words of a store's refusal may carry a request's number: that it refuses is the news; and one that is
+    being written grows with every look."""
+    said: dict[str, Any] = {key: bool(value) if key.endswith("problem") else value for key, value in about.items() if key != "free"}
+    if "items" in said:
+        said["items"] = [[*item[:2], *([0, "writing", 0.0] if item[3] == "writing" else item[2:5]), *item[5:]] for item in said["items"]]
+    return said
 
 
 def _shown(error: Exception) -> str:

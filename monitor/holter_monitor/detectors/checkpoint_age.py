@@ -120,7 +120,8 @@ class CheckpointAge:
         return float(self.declared), 0.0, self.lateness
 
     def _nothing_of_claimed(self, step: Step) -> Finding | None:
-        if len(self.claims) < 2 or step.time - self.claims[0][1] <= self.claim_seconds:
+        patience = max(self.claim_seconds, self.promised_lateness * self.every)
+        if len(self.claims) < 2 or step.time - self.claims[0][1] <= patience:
             return None
         first = int(self.claims[0][0])
         self.onset = min(first, step.number)
