@@ -5,6 +5,7 @@ import importlib
 import os
 import socket
 import sys
+import traceback
 from pathlib import Path
 
 EVERY = 5
@@ -33,6 +34,31 @@ def plain(folder, rank):
             break
     run.finish()
     torch.distributed.destroy_process_group()
+    return step
+
+
+def accelerate(folder, rank):
+    import accelerate
+    import torch
+    from holter.integrations.accelerate import HolterTracker
+
+    tracker = HolterTracker("n", project="p")
+    accelerator = accelerate.Accelerator(cpu=True, log_with=tracker)
+    accelerator.init_trackers("p", config={"lr": 0.01})
+    model = torch.nn.Linear(4, 1)
+    model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.01))
+    for step in range(1, MAX_STEPS):
+        loss = model(torch.ones(2, 4)).pow(2).mean()
+        accelerator.backward(loss)
+        optimizer.step()
+        tracker.log({"loss": loss}, step=step)
+        advice = tracker.run.agreed_advice(every=EVERY)
+        if advice.checkpoint:
+            accelerator.save_state(str(folder / f"checkpoint-{rank}-{step}"))
+        if advice.stop:
+            break
+    accelerator.end_training()
+    tracker.run.finish()
     return step
 
 
@@ -102,8 +128,7 @@ def lightning(folder, rank):
 
 
 def main(framework, folder, *urls):
-    imports = {"plain": ["torch"], "transformers": ["torch", "transformers", "accelerate"], "lightning": ["torch", "lightning"]}
-    for name in imports[framework]:
+    for name in {"plain": ["torch"], "transformers": ["transformers", "accelerate"]}.get(framework, [framework]):
         importlib.import_module(name)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -123,6 +148,8 @@ def _fork(framework, folder, rank, url, port):
         step = globals()[framework](folder, rank)
         (folder / f"end-{rank}").write_text(str(step))
         status = 0
+    except Exception:
+        traceback.print_exc()  # the test shows it
     finally:
         sys.stderr.flush()
         os._exit(status)

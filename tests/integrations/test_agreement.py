@@ -37,8 +37,10 @@ def ends(patient, folder):
     return [int((folder / f"end-{rank}").read_text()) for rank in range(2)]
 
 
-def test_a_plain_loop_s_ranks_stop_together_although_only_one_hears_it(tmp_path):
-    with training("plain", tmp_path) as (patient, collectors):
+@pytest.mark.parametrize("framework", ["plain", "accelerate"])
+def test_a_loop_s_ranks_stop_together_although_only_one_hears_it(tmp_path, framework):
+    pytest.importorskip("torch" if framework == "plain" else framework)
+    with training(framework, tmp_path) as (patient, collectors):
         collectors[0].advice = BOTH
         first, second = ends(patient, tmp_path)
     assert first == second and first % 5 == 0

@@ -10,7 +10,8 @@ import holter
 
 
 class HolterTracker(GeneralTracker):
-    """Every rank records what the script logs; Accelerate itself would log on the main process only."""
+    """Records what the script logs. `accelerator.log` reaches it on the main process alone, because Accelerate sets trackers up nowhere else; on the
+    other ranks `run` begins with its first use, and `tracker.log(...)` or `tracker.run` records."""
 
     name = "holter"
     requires_logging_directory = False
@@ -19,28 +20,30 @@ class HolterTracker(GeneralTracker):
     def __init__(self, run_name: str | None = None, **settings: Any) -> None:
         super().__init__(_blank=True)
         self._settings = {"name": run_name, **settings}
-        self.run: holter.Run | None = None
+        self._run: holter.Run | None = None
 
     @property
-    def tracker(self) -> holter.Run | None:
+    def tracker(self) -> holter.Run:
         return self.run
+
+    @property
+    def run(self) -> holter.Run:
+        """This rank's run, begun when it is first asked for."""
+        if self._run is None:
+            self._run = holter.init(**self._settings)
+        return self._run
 
     def start(self) -> None:
         """Called by `init_trackers`, whose `project_name` comes too late to be seen here: name the project in the constructor. Older releases do
         not call it; the run then begins with the first thing it is told."""
-        self._begun()
-
-    def _begun(self) -> holter.Run:
-        if self.run is None:
-            self.run = holter.init(**self._settings)
-        return self.run
+        _ = self.run
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
-        self._begun().event("config", **values)
+        self.run.event("config", **values)
 
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
-        self._begun().step(step, **{key.replace("/", "."): value for key, value in values.items()})
+        self.run.step(step, **{key.replace("/", "."): value for key, value in values.items()})
 
     def finish(self) -> None:
-        if self.run is not None:
-            self.run.finish()
+        if self._run is not None:
+            self._run.finish()
