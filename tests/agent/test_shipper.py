@@ -14,10 +14,11 @@ import pytest
 from holter.frame import Column, Frame, decode, encode
 from holter.node.backoff import LONGEST_RETRY_AFTER, SPREAD, Backoff
 from holter.node.envelope import parts
+from holter.node.finality import BARE_TRIES, Finality
 from holter.node.records import Class
 from holter.node.shipper import Destination, Shipper
 from holter.node.spool import Spool
-from holter.node.transport import Transport
+from holter.node.transport import Answer, Transport
 from holter.settings import Settings
 from holter.testing import CollectorStandIn, Reply
 
@@ -106,14 +107,32 @@ def test_nothing_but_an_acknowledgement_is_taken_for_one(collector, ship, spool,
     assert [step for step, _ in collector.points("loss")] == list(range(12))
 
 
+PROBLEM = b'{"title": "Not a frame", "status": 400}'
+
+
 @pytest.mark.parametrize("status", [400, 415])
 def test_a_malformed_frame_is_put_aside_and_the_others_go_on(collector, ship, spool, tmp_path, status):
-    collector.script["/api/v1/frames"].append(Reply(status))
+    collector.script["/api/v1/frames"].append(Reply(status, body=PROBLEM))
     _, destination = ship(collector.url)
     until(lambda: spool.is_empty)
     assert [step for step, _ in collector.points("loss")] == list(range(4, 12))
     assert len(list((tmp_path / "quarantine").glob("*.frame"))) == 1
     assert declared(collector) == {"frame_refused": 4} and destination.take_untold() == {}
+
+
+def test_a_bare_400_is_not_believed_until_the_same_frame_has_had_it_often():
+    """uvicorn's parser answers so to sound requests when it has no memory, and proxies do; for ever it must not hold a run up either."""
+    bare, finality = Answer(400, b"Invalid HTTP request received.", ""), Finality()
+    assert not any(finality.is_final(bare, frame) for _ in range(BARE_TRIES) for frame in (b"one", b"another"))
+    assert [finality.is_final(bare, b"one") for _ in range(BARE_TRIES)] == [False] * (BARE_TRIES - 1) + [True]
+    assert finality.is_final(Answer(400, PROBLEM, ""), b"third") and not finality.is_final(Answer(503, b"", ""), b"third")
+
+
+def test_a_frame_that_a_bare_400_turned_away_is_sent_again(collector, ship, spool):
+    collector.script["/api/v1/frames"].append(Reply(400, body=b"Invalid HTTP request received."))
+    _, destination = ship(collector.url)
+    until(lambda: spool.is_empty)
+    assert [step for step, _ in collector.points("loss")] == list(range(12)) and destination.take_untold() == {}
 
 
 class Strict(CollectorStandIn):
@@ -125,7 +144,7 @@ class Strict(CollectorStandIn):
 
     def _ingest(self, body):
         found = decode(body)
-        return Reply(self.status) if self.is_deaf or found.rows or found.events else super()._ingest(body)
+        return Reply(self.status, body=PROBLEM) if self.is_deaf or found.rows or found.events else super()._ingest(body)
 
 
 @pytest.mark.parametrize("is_deaf", [False, True], ids=["hears of losses", "hears nothing"])

@@ -16,6 +16,7 @@ from holter.frame import CONTENT_TYPE, Frame, decode, encode
 from holter.node.backoff import LONGEST_DELAY, Backoff
 from holter.node.catch_up import CatchUp
 from holter.node.envelope import field_of, hollow, parts, seq_of, stamp
+from holter.node.finality import Finality
 from holter.node.quarantine import Quarantine
 from holter.node.records import Record
 from holter.node.spool import Spool
@@ -27,8 +28,6 @@ TOKEN_EVERY = 60.0
 IDLE = -1.0
 HURRIED_DELAY = 5.0
 """An agent that is about to end asks so often at least: a longer wait could be its last."""
-_PERMANENT = (400, 413, 415, 422)
-"""Answers to a frame that will be the same for ever."""
 
 
 @dataclass(eq=False)
@@ -85,6 +84,7 @@ class Shipper(threading.Thread):
         self._destinations: list[Destination] = []
         self._wake = threading.Condition()
         self._backoff = Backoff()
+        self._finality = Finality()
         self._catch_up = CatchUp()
         self.is_hurried = False
         """What waits goes as fast as it can: the agent is about to end."""
@@ -181,7 +181,7 @@ class Shipper(threading.Thread):
             return self._trouble(f"{type(error).__name__}: {error}")
         if answer.status == 200:
             return self._acknowledged(destination, record, answer.body)
-        if answer.status in (400, 415):
+        if answer.status in (400, 415) and self._finality.is_final(answer, data):
             refused: list[Refused] = []
             return self._declare(data, record.rows, record.events, refused) or self._settle(destination, record, refused)
         if answer.status == 409 and field_of(answer.body, "field") == "seq":
@@ -238,7 +238,7 @@ class Shipper(threading.Thread):
             wait = 0.0
             if answer.status in (413, 422) and len(parts(part)) > 1:
                 wait = self._ship_parts(part, refused)
-            elif answer.status in _PERMANENT:
+            elif self._finality.is_final(answer, data):
                 wait = self._declare(data, part.rows, len(part.events), refused)
             elif answer.status != 200 or field_of(answer.body, "ack") != part.seq:
                 return self._refused(answer, "POST /frames")
@@ -257,7 +257,7 @@ class Shipper(threading.Thread):
                 return self._trouble(f"{type(error).__name__}: {error}")
             if answer.status == 200 and field_of(answer.body, "ack") == seq_of(data):
                 lost = {}
-            elif answer.status not in _PERMANENT:
+            elif not self._finality.is_final(answer, declaration):
                 return self._refused(answer, "POST /frames")
         refused.append(Refused(data, rows, events, lost))
         return 0.0

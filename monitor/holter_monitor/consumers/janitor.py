@@ -61,6 +61,8 @@ class Janitor:
                     each.go(time.monotonic())
             except MonitorError as error:
                 logger.warning("tidying up has to wait: %s", error)
+            except Exception:
+                logger.exception("tidying up")  # a thread that ended here would let the log grow until the disk is full
 
     def tidy(self) -> None:
         """Trim what every consumer has finished with; piece by piece, so that an append never waits long."""
