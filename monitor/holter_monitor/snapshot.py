@@ -39,9 +39,8 @@ def flatten(value: Any) -> Any:
         return ["i", str(value)]  # JSON has such integers, msgpack has not
     if isinstance(value, _PLAIN) and not isinstance(value, np.generic):
         return value
-    if isinstance(value, list | deque) and len(value) > 8 and all(type(inner) is float for inner in value):
-        size = value.maxlen if isinstance(value, deque) else -1
-        return ["r", size, np.array(value).tobytes()]
+    if isinstance(value, list | deque) and (run := _run(value)) is not None:
+        return run
     if isinstance(value, list):
         return ["l", [flatten(inner) for inner in value]]
     if isinstance(value, tuple):
@@ -65,6 +64,24 @@ def state_of(owner: Any, names: Collection[str]) -> Any:
     return [[name, flatten(getattr(owner, name))] for name in sorted(names)]
 
 
+def _run(values: list[Any] | deque[Any]) -> list[Any] | None:
+    """Many alike, the bulk of most states; None if they are few or unlike."""
+    kinds = {type(inner) for inner in values} if len(values) > 8 else set()
+    if len(kinds) != 1:
+        return None
+    size, kind = values.maxlen if isinstance(values, deque) else -1, kinds.pop()
+    if kind is float:
+        return ["r", size, np.array(values).tobytes()]
+    if is_dataclass(kind) and _kept(kind):
+        return ["o", size, kind.__module__, kind.__qualname__, _columns(values, _kept(kind))]
+    return None
+
+
+def _columns(owners: Collection[Any], names: Collection[str]) -> Any:
+    """The states of many alike, a list a field: its name stands once, and numbers lie together."""
+    return [[name, flatten([getattr(owner, name) for owner in owners])] for name in sorted(names)]
+
+
 def build(flat: Any, trusted: frozenset[str]) -> Any:
     if not isinstance(flat, list):
         return flat
@@ -72,7 +89,7 @@ def build(flat: Any, trusted: frozenset[str]) -> Any:
 
 
 def _floats(body: list[Any]) -> list[float] | deque[float]:
-    """A run of floats, the bulk of most states: eight bytes each. A size of -1 is a list's."""
+    """Eight bytes each. A size of -1 is a list's."""
     size, data = body
     values: list[float] = np.frombuffer(data, np.float64).tolist()
     return values if size == -1 else deque(values, maxlen=size)
@@ -80,6 +97,20 @@ def _floats(body: list[Any]) -> list[float] | deque[float]:
 
 def _object(body: list[Any], trusted: frozenset[str]) -> Any:
     module, name, state = body
+    kind = _class(module, name, {entry[0] for entry in state}, trusted)
+    return _made(kind, {entry[0]: build(entry[1], trusted) for entry in state})
+
+
+def _objects(body: list[Any], trusted: frozenset[str]) -> list[Any] | deque[Any]:
+    size, module, name, columns = body
+    kind = _class(module, name, {entry[0] for entry in columns}, trusted)
+    names = [entry[0] for entry in columns]
+    made = [_made(kind, dict(zip(names, row, strict=True))) for row in zip(*(build(entry[1], trusted) for entry in columns), strict=True)]
+    return made if size == -1 else deque(made, maxlen=size)
+
+
+def _class(module: str, name: str, names: set[str], trusted: frozenset[str]) -> Any:
+    """The dataclass of this name, if its states may be built and have these fields."""
     if not module.startswith("holter_monitor.") and module not in trusted:
         raise ValueError(f"a class of {module} in a snapshot")
     found: Any = sys.modules.get(module)
@@ -87,12 +118,16 @@ def _object(body: list[Any], trusted: frozenset[str]) -> Any:
         found = getattr(found, part)
     if not (isinstance(found, type) and is_dataclass(found)):
         raise ValueError(f"{module}.{name} is no dataclass")
-    if {entry[0] for entry in state} != _kept(found):
+    if names != _kept(found):
         raise ValueError(f"{name} has other fields in this version")
-    made: Any = object.__new__(found)
-    for field_name, inner in state:
-        object.__setattr__(made, field_name, build(inner, trusted))
-    if any(f.metadata.get("derived") for f in fields(found)):
+    return found
+
+
+def _made(kind: Any, state: dict[str, Any]) -> Any:
+    made: Any = object.__new__(kind)
+    for name, value in state.items():
+        object.__setattr__(made, name, value)
+    if any(f.metadata.get("derived") for f in fields(kind)):
         made.derive()
     return made
 
@@ -114,4 +149,5 @@ _BUILDERS: dict[str, Callable[[list[Any], frozenset[str]], Any]] = {
     "a": lambda body, trusted: np.frombuffer(body[2], body[0]).reshape(body[1]).copy(),
     "n": lambda body, trusted: np.frombuffer(body[1], body[0])[0],
     "c": _object,
+    "o": _objects,
 }
