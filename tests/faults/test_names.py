@@ -113,7 +113,7 @@ def test_no_word_in_a_frame_stops_the_frames_behind_it(served):
     event = {"event": "rank_failed", "rank": 0, "step": 1, "time_ns": 1, "attrs": {"message": "LONE"}}
     lone = json.dumps(header_of(frame(run, 0)) | {"seq": 5_000, "events": [event]}).replace('"LONE"', SURROGATE)
     assert served.send(raw(frame(run, 0), lone)).status_code < 500
-    assert served.send(frame(run, 9_999, step=9_999, boot="last")).status_code == 200
+    assert served.send(frame(run, 9_999, step=9_999, attempt="last", boot="last")).status_code == 200
     served.until(lambda: served.get(f"runs/{run}")["last_step"] == 9_999)
     for path in ("events", "agents", "attempts", "metrics", "series?metric=loss"):
         assert served.http.get(f"/api/v1/runs/{run}/{path}").status_code == 200, path

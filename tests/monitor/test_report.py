@@ -40,6 +40,9 @@ def twice(served):
     served.send(frame(run, 60, step=59, attempt="a1", boot="a1" + run, events=[lost], time_ns=[int(end * 10**9)] * 2, ranks=(0, 1)))
     steps(served, run, "a2", 50, 120, start=int(end) + 600)
     served.until(lambda: (served.get(f"runs/{run}/goodput")["down_seconds"] or 0) >= 590)
+    served.until(
+        lambda: served.get(f"runs/{run}/series", metric="loss")["step"][-1:] == [119]
+    )  # the sample writer is a consumer of its own
     return run
 
 

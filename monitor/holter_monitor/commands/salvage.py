@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0: all sound; 3: something was damaged; 2: it could not be looked at."""
-    os.umask(0o077)
     data = arguments.data or data_directory(os.environ)
     if not data.is_dir():
         print(f"holter salvage: --data {data}: there is no such folder; name the one that `holter serve` was given", file=sys.stderr)
         return 2
+    os.umask(0o077)
     try:
         lock = claim(data)
         found = [_look(path, create) for path, create in _files(data) if path.exists()]
