@@ -11,6 +11,7 @@ from typing import Any
 from holter.ring import ROW_TAIL
 
 Packer = Callable[..., None]
+_NOWHERE = memoryview(b"")
 
 
 class RowWriter:
@@ -71,6 +72,7 @@ class RowWriter:
             self._layouts[names] = (schema, packer.pack_into, self._offset + self._stride - packer.size)
 
     def close(self) -> None:
-        """Write no more."""
+        """Write no more, and let go of the buffer: a forked child that held it would keep the ring's descriptor."""
         self._layouts = {}
         self._general = self._look = None
+        self._buffer = _NOWHERE

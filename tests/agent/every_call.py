@@ -26,9 +26,10 @@ ERRORS = [MemoryError("broken"), RecursionError("broken"), OSError(errno.EMFILE,
 FACE = {"holter", "holter.errors"}
 CALLED_BY_THE_USER = {
     "holter.start.init",
+    "holter.row_writer.RowWriter.step",  # `run.step` itself, guard and all, where the C part was not built
     *(f"holter.sections.{kind}.{name}" for kind in ("Section", "Pause") for name in ("__enter__", "__exit__")),
 }
-FALLBACK = {"holter.run.Run.__init__", "holter.recorder.Recorder.__init__"}
+FALLBACK = {"holter.run.Run.__init__", "holter.recorder.Recorder.__init__", "holter.row_writer.RowWriter.__init__"}
 """What is left when all else fails: a run that records nothing is made of these."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from holter.node.reader import RingReader
 from holter.recorder import Recorder
-from holter.ring import Ring
+from holter.ring import NO_WAIT, STRIDE, Ring
 from holter.row_writer import RowWriter as InPython
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,6 +154,16 @@ def test_a_value_that_ends_the_process_is_let_through(recorder):
 
     with pytest.raises(KeyboardInterrupt):
         recorder.step(0, loss=Interrupt())
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_is_closed_holds_the_ring_no_longer(writer):
+    """A forked child that still held it would keep the ring's descriptor open."""
+    ring = bytearray(STRIDE)
+    rows = writer(memoryview(ring), 0, 1, STRIDE, print, print, NO_WAIT)
+    rows.close()
+    ring.append(0)  # raises BufferError as long as anybody looks at it
+    rows.step(1, loss=1.0)
 
 
 def test_after_the_end_nothing_is_written(recorder, reader):
